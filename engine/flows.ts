@@ -223,10 +223,13 @@ export class Flows {
     return this.hash[flow];
   }
 
-  /** Note a packet of the flow: its age and, for TCP, its state by the flags of both directions. */
+  /**
+   * Note a packet of the flow: its age and, for TCP, its state by the flags of both directions.
+   * `tcpFlags` is 0 for a packet that has none: a later fragment, an ICMP error.
+   */
   touch(flow: number, tcpFlags: number, nowTick: number): void {
     this.lastSeen[flow] = nowTick;
-    if (this.protocol[flow] !== Protocol.Tcp) return;
+    if (tcpFlags === 0) return;
     if ((tcpFlags & TcpFlag.Rst) !== 0) {
       this.state[flow] = FlowState.Closed;
     } else if ((tcpFlags & TcpFlag.Fin) !== 0) {

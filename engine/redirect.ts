@@ -165,7 +165,12 @@ export class Redirect {
   private admit(found: number, flags: number, direction: Direction, link: number): number {
     const { flows, nowTick } = this.path;
     const opens = (flags & (TcpFlag.Syn | TcpFlag.Ack)) === TcpFlag.Syn;
-    if (found !== noFlow && !(opens && flows.state[found] !== FlowState.Opening)) return found;
+    // A SYN begins a record again only where that changes something: anybody can send one.
+    const again =
+      opens &&
+      found !== noFlow &&
+      (flows.state[found] >= FlowState.HalfClosed || flows.verdict[found] !== Verdict.Redirect);
+    if (found !== noFlow && !again) return found;
     const verdict = this.classify(flags, direction);
     let flow = found;
     if (flow === noFlow) flow = flows.insert(direction, link, verdict, nowTick);
