@@ -6,6 +6,7 @@
  * error quotes or the ports of a first fragment.
  */
 import { Protocol } from '../../parsers/ipv4.ts';
+import { Direction } from '../../tunnel/pieces.ts';
 
 export type Endpoint = { readonly address: number; readonly port: number };
 export type Prefix = { readonly address: number; readonly length: number };
@@ -35,19 +36,18 @@ export function contains(prefix: Prefix, address: number): boolean {
   return prefix.length === 0 || (address ^ prefix.address) >>> (32 - prefix.length) === 0;
 }
 
-/** One connection or packet as the host sees it; all numbers, no names. */
+/** A packet that travels in `direction`, its ends as the host sees them. */
 export function isBuiltIn(
   builtIns: BuiltIns,
+  direction: Direction,
   local: number,
   remote: number,
   localPort: number,
   remotePort: number,
   protocol: number,
 ): boolean {
-  if (isSpecialAddress(local) || isSpecialAddress(remote)) return true;
-  for (let i = 0; i < builtIns.broadcasts.length; i++) {
-    if (remote === builtIns.broadcasts[i] || local === builtIns.broadcasts[i]) return true;
-  }
+  const destination = direction === Direction.Egress ? remote : local;
+  if (isSpecial(local) || isSpecial(remote) || isGroup(builtIns, destination)) return true;
   if (protocol === Protocol.Udp && isDhcpOrTunnel(builtIns, remote, localPort, remotePort))
     return true;
   if (protocol === Protocol.Tcp) {
@@ -69,15 +69,18 @@ export function isBuiltIn(
   return false;
 }
 
-/** Loopback 127/8, link-local 169.254/16, multicast 224/4, 0.0.0.0 and 255.255.255.255. */
-function isSpecialAddress(address: number): boolean {
-  return (
-    address >>> 24 === 127 ||
-    address >>> 16 === 0xa9fe ||
-    address >>> 28 === 0xe ||
-    address === 0 ||
-    address === -1
-  );
+/** Loopback 127/8, link-local 169.254/16, and 0.0.0.0. */
+function isSpecial(address: number): boolean {
+  return address >>> 24 === 127 || address >>> 16 === 0xa9fe || address === 0;
+}
+
+/** Multicast and broadcast, which are destinations only: as a source they are forged. */
+function isGroup(builtIns: BuiltIns, destination: number): boolean {
+  if (destination >>> 28 === 0xe || destination === -1) return true;
+  for (let i = 0; i < builtIns.broadcasts.length; i++) {
+    if (destination === builtIns.broadcasts[i]) return true;
+  }
+  return false;
 }
 
 function isDhcpOrTunnel(

@@ -16,14 +16,14 @@ export type Policy = {
 /** @param opener who opens the connection: egress is this host */
 export function classify(
   policy: Policy,
-  _opener: Direction,
+  opener: Direction,
   local: number,
   remote: number,
   localPort: number,
   remotePort: number,
   protocol: number,
 ): Verdict {
-  if (isBuiltIn(policy.builtIns, local, remote, localPort, remotePort, protocol)) {
+  if (isBuiltIn(policy.builtIns, opener, local, remote, localPort, remotePort, protocol)) {
     return Verdict.PassBuiltIn;
   }
   return policy.default;
