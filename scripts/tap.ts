@@ -6,6 +6,7 @@
  * (Node 20, 2 cores). It also rebuilds its plugins in a fresh checkout, where its first run fails.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { Parser, type Result } from 'tap-parser';
 
 export interface Outcome {
@@ -56,7 +57,13 @@ export async function runTap(file: string, options: RunOptions): Promise<Outcome
   const output = gather(child);
   const reading = read(child);
   const ended = await end(child, timeLimitMs);
+  // A child that left the group may still hold the output open.
+  const letGo = setTimeout(() => {
+    child.stdout.destroy();
+    child.stderr.destroy();
+  }, lingerMs);
   const outcome = await reading;
+  clearTimeout(letGo);
   outcome.seconds = (performance.now() - started) / 1000;
   const before = outcome.failed;
   if (ended.problem) fail(outcome, ended.problem);
@@ -97,7 +104,8 @@ function read(child: ChildProcess): Promise<Outcome> {
       resolve(outcome);
     });
     follow(parser, outcome);
-    child.stdout?.setEncoding('utf8').pipe(parser);
+    child.stdout?.setEncoding('utf8').on('data', (chunk: string) => parser.write(chunk));
+    child.stdout?.once('close', () => parser.end());
   });
 }
 
@@ -173,14 +181,30 @@ function end(child: ChildProcess, timeLimitMs: number): Promise<End> {
 /** Gives a test's children a moment to end; true when they had to be killed. */
 async function waitForGroup(group: number): Promise<boolean> {
   for (const until = performance.now() + lingerMs; performance.now() < until; ) {
-    if (!signalGroup(group, 0)) return false;
+    if (!isAlive(group)) return false;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return signalGroup(group, 'SIGKILL');
 }
 
+/** Whether a process of the group runs. Dead ones that nobody waited for (zombies) do not count. */
+function isAlive(group: number): boolean {
+  return readdirSync('/proc').some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      // proc(5): pid (name) state parent group; the name may hold anything.
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      const [state, , itsGroup] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return Number(itsGroup) === group && state !== 'Z' && state !== 'X';
+    } catch {
+      // It ended meanwhile.
+      return false;
+    }
+  });
+}
+
 /** False when there is no such group. */
-function signalGroup(group: number, signal: NodeJS.Signals | 0): boolean {
+function signalGroup(group: number, signal: NodeJS.Signals): boolean {
   try {
     return process.kill(-group, signal);
   } catch {

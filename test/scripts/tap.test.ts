@@ -87,3 +87,14 @@ t.test('a process that stays behind is a failure, and is killed', async (t) => {
   const { stdout } = spawnSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
   t.notMatch(stdout, /^sleep 1003$/m);
 });
+
+t.test('a process that left the group does not keep the file from ending', async (t) => {
+  const outcome = await run(
+    `import { spawn } from 'node:child_process';
+     const child = spawn('sleep', ['4'], { stdio: 'inherit', detached: true });
+     child.unref();
+     console.log('ok 1\\n1..1');`,
+  );
+  t.match(outcome, { passed: 1, failed: 0 });
+  t.ok(outcome.seconds < 3.5);
+});
