@@ -114,10 +114,10 @@ export interface TunnelSocket {
   receive(batch: DatagramBatch): number;
   /**
    * Queue one send to the firewall `peer`: the pieces as they follow each other, cut by the kernel
-   * into datagrams of `segmentSize` bytes (0: one datagram; else every datagram has that size but the last). Pieces are
-   * copied into the queue; the arena bytes they point to must stay until flush. `entropy` chooses
-   * the source port: equal values, equal ports. `tos` is the outer TOS byte. Returns false when
-   * the queue is full: flush, then queue again.
+   * into datagrams of `segmentSize` bytes (0: one datagram; else every datagram has that size but
+   * the last). Pieces are copied into the queue; the arena bytes they point to must stay until
+   * flush. `entropy` chooses the source port: equal values, equal ports. `tos` is the outer
+   * TOS byte. Returns false when the queue is full: flush, then queue again.
    */
   queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean;
   /**
