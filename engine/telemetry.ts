@@ -39,7 +39,11 @@ export type StateChange = {
 /** What to do with the gate. */
 export type Decision =
   | { readonly gate: 'keep'; readonly change: StateChange | undefined }
-  | { readonly gate: 'renew'; readonly deadlineMs: number; readonly change: StateChange | undefined }
+  | {
+      readonly gate: 'renew';
+      readonly deadlineMs: number;
+      readonly change: StateChange | undefined;
+    }
   | {
       readonly gate: 'close';
       readonly cause: GateCause;
@@ -128,8 +132,7 @@ export class TelemetryPlan {
   private close(failure: Failure): Decision {
     const { cause, detail, message } = failure;
     const before = this.lastFailure;
-    const same =
-      this.current === 'closed' && before?.cause === cause && before.detail === detail;
+    const same = this.current === 'closed' && before?.cause === cause && before.detail === detail;
     const level = this.current === 'starting' ? 'warn' : 'error';
     this.current = 'closed';
     this.lastFailure = failure;
