@@ -55,7 +55,7 @@ const workload = block({
   ipv6: choice('pass', 'drop').default(defaults.workload.ipv6),
 });
 
-const path = text('the path of a file', /^[^\0]+$/);
+const path = text('the absolute path of a file', /^\/[^\0]+$/);
 
 const url = z.unknown().transform((value, context): { url: string; host: number; port: number } => {
   const result =
