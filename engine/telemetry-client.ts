@@ -27,12 +27,12 @@ export type TelemetryCredentials = {
 export const maximumAnswerLength = 65_536;
 
 class AttemptError extends Error {
-  readonly cause: GateCause;
+  readonly gateCause: GateCause;
   readonly detail: number;
 
-  constructor(cause: GateCause, message: string, detail = 0) {
+  constructor(gateCause: GateCause, message: string, detail = 0) {
     super(message);
-    this.cause = cause;
+    this.gateCause = gateCause;
     this.detail = detail;
   }
 }
@@ -41,6 +41,7 @@ export class TelemetryClient {
   private readonly url: URL;
   private readonly credentials: TelemetryCredentials;
   private readonly agent: Agent;
+  private current = new AbortController();
 
   constructor(url: string, credentials: TelemetryCredentials) {
     this.url = new URL(url);
@@ -67,6 +68,7 @@ export class TelemetryClient {
     timeoutMs: number,
   ): Promise<Failure | undefined> {
     const abort = new AbortController();
+    this.current = abort;
     const timer = setTimeout(() => abort.abort(), timeoutMs);
     try {
       try {
@@ -87,6 +89,11 @@ export class TelemetryClient {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** End the attempt that is under way, if any, as if its time were over. */
+  cancel(): void {
+    this.current.abort();
   }
 
   close(): void {
@@ -191,7 +198,9 @@ const verificationCodes: ReadonlySet<string> = new Set([
 
 function classify(error: unknown): Failure {
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof AttemptError) return { cause: error.cause, detail: error.detail, message };
+  if (error instanceof AttemptError) {
+    return { cause: error.gateCause, detail: error.detail, message };
+  }
   return { cause: causeOf(codeOf(error)), detail: 0, message };
 }
 

@@ -3,7 +3,6 @@
  * takes it at /v1/metrics. Counters are cumulative since the start of the agent; a reason that
  * never happened has no data point. Only the telemetry worker uses this file.
  */
-import { hostname } from 'node:os';
 import { type Attributes, type HrTime, ValueType } from '@opentelemetry/api';
 import { JsonMetricsSerializer } from '@opentelemetry/otlp-transformer';
 import { type Resource, resourceFromAttributes } from '@opentelemetry/resources';
@@ -20,6 +19,8 @@ export const reportContentType = 'application/json';
 
 export type AgentIdentity = {
   readonly version: string;
+  /** The host's name. */
+  readonly host: string;
   /** Unique to this run of the agent. */
   readonly instance: string;
   /** Name of the firewall that the report goes to. */
@@ -56,7 +57,7 @@ export class TelemetryReport {
       'service.name': 'microperimeter',
       'service.version': identity.version,
       'service.instance.id': identity.instance,
-      'host.name': hostname(),
+      'host.name': identity.host,
     });
   }
 
