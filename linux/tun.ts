@@ -18,6 +18,7 @@ import { maximumPieces, type Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import { callFailed, SystemError, UnsupportedFeature } from './errors.ts';
 import { Closers } from './fd.ts';
+import { features, requireFeature } from './feature.ts';
 import { isIpv6Missing, listInterfaces, setLink } from './netlink.ts';
 import {
   type Address,
@@ -130,6 +131,7 @@ function openFailed(code: number): SystemError {
 }
 
 function attachFailed(name: string, code: number): SystemError {
+  if (code === constants.errno.EINVAL) requireFeature(features.tunQueues);
   if (code !== constants.errno.EBUSY) return callFailed('ioctl(TUNSETIFF)', code);
   return new SystemError('ERR_TUN_BUSY', `the interface ${name} already exists`, {
     call: 'ioctl(TUNSETIFF)',

@@ -12,8 +12,9 @@ import type { Arena } from '../engine/arena.ts';
 import type { DatagramBatch, TunnelSocket } from '../engine/io.ts';
 import type { Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
-import { callFailed, errnoName, SystemError, UnsupportedFeature } from './errors.ts';
+import { callFailed, errnoName, SystemError } from './errors.ts';
 import { Closers } from './fd.ts';
+import { features, requireFeature } from './feature.ts';
 import {
   allocate,
   bind,
@@ -63,9 +64,11 @@ export type TunnelSockets = TunnelDescriptors & {
 
 /**
  * @throws SystemError ERR_PORT_IN_USE, ERR_NO_ROUTE, ERR_NOT_PERMITTED, ERR_SYSTEM_CALL;
- *   UnsupportedFeature for a kernel without UDP_GRO
+ *   UnsupportedFeature for a kernel without UDP_SEGMENT or UDP_GRO
  */
 export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets {
+  requireFeature(features.udpSegmentation);
+  requireFeature(features.udpJoining);
   const closers = new Closers();
   try {
     const receive = createReceiver(options, closers);
@@ -142,9 +145,7 @@ export class UdpTunnelSocket implements TunnelSocket {
 function createReceiver(options: TunnelSocketOptions, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
-  if (setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1) < 0) {
-    throw new UnsupportedFeature('UDP_GRO', '5.0', errno());
-  }
+  check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
   if (bindTo(fd, options.address ?? 0, options.port) < 0) {
     const code = errno();
     if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${options.port}`);
