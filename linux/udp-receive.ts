@@ -94,7 +94,7 @@ export class DatagramReceiver {
     const count = Math.min(batch.capacity, this.capacity);
     for (let index = 0; index < count; index++) {
       const vectorAt = index * abi.iovec.size + abi.iovec.iov_base;
-      setPointer(this.vectors.view, vectorAt, this.base + batch.at[index]!);
+      setPointer(this.vectors.view, vectorAt, this.base + batch.at[index]);
     }
     this.prepared = batch;
   }

@@ -81,7 +81,7 @@ export class DatagramSender {
     this.rows = peers.flatMap((peer) => peer.senders.map((fd) => createRow(fd, peer, capacity)));
     this.firstRows = new Int32Array(peers.length);
     for (let index = 1; index < peers.length; index++) {
-      this.firstRows[index] = this.firstRows[index - 1]! + peers[index - 1]!.senders.length;
+      this.firstRows[index] = this.firstRows[index - 1] + peers[index - 1].senders.length;
     }
     this.results = new Int32Array(capacity);
     this.segmentSizes = new Uint16Array(capacity);
@@ -103,7 +103,7 @@ export class DatagramSender {
     }
     this.results[slot] = Reason.Ok;
     this.segmentSizes[slot] = segmentSize;
-    const row = this.rows[rowIndex]!;
+    const row = this.rows[rowIndex];
     if (row.count === 0) this.active[this.activeCount++] = rowIndex;
     row.slots[row.count] = slot;
     const at = row.count * abi.mmsghdr.size;
@@ -115,7 +115,7 @@ export class DatagramSender {
 
   flush(): number {
     for (let index = 0; index < this.activeCount; index++) {
-      const row = this.rows[this.active[index]!]!;
+      const row = this.rows[this.active[index]];
       this.flushRow(row);
       row.count = 0;
     }
@@ -151,9 +151,9 @@ export class DatagramSender {
 
   private chooseRow(address: number, entropy: number): number {
     for (let index = 0; index < this.peers.length; index++) {
-      const peer = this.peers[index]!;
+      const peer = this.peers[index];
       if (peer.address === address) {
-        return this.firstRows[index]! + ((entropy >>> 0) % peer.senders.length);
+        return this.firstRows[index] + ((entropy >>> 0) % peer.senders.length);
       }
     }
     return -1;
@@ -164,8 +164,8 @@ export class DatagramSender {
     const view = this.vectors.view;
     let entry = slot * maximumPieces * abi.iovec.size;
     for (let index = 0; index < count; index++) {
-      setPointer(view, entry + abi.iovec.iov_base, this.base + at[index]!);
-      view.setUint32(entry + abi.iovec.iov_len, length[index]!, LITTLE_ENDIAN);
+      setPointer(view, entry + abi.iovec.iov_base, this.base + at[index]);
+      view.setUint32(entry + abi.iovec.iov_len, length[index], LITTLE_ENDIAN);
       entry += abi.iovec.size;
     }
   }
@@ -193,8 +193,8 @@ export class DatagramSender {
     let done = 0;
     let retried = false;
     while (done < row.count) {
-      const slot = row.slots[done]!;
-      const segmented = this.segmentSizes[slot]! > 0;
+      const slot = row.slots[done];
+      const segmented = this.segmentSizes[slot] > 0;
       if (segmented && !this.segmentation) {
         this.results[slot] = this.sendPieceByPiece(row, done);
         done++;
@@ -221,19 +221,19 @@ export class DatagramSender {
       this.results[slot] = this.reasonOf(code, slot, row.peer);
       done++;
       if (code === EAGAIN) {
-        while (done < row.count) this.results[row.slots[done++]!] = Reason.SocketFull;
+        while (done < row.count) this.results[row.slots[done++]] = Reason.SocketFull;
       }
     }
   }
 
   private unsegmentedRun(row: Row, from: number): number {
     let end = from;
-    while (end < row.count && this.segmentSizes[row.slots[end]!] === 0) end++;
+    while (end < row.count && this.segmentSizes[row.slots[end]] === 0) end++;
     return end - from;
   }
 
   private reasonOf(code: number, slot: number, peer: Peer): Reason {
-    const size = this.segmentSizes[slot]!;
+    const size = this.segmentSizes[slot];
     // Before Linux 6.12 a segment larger than the path was EINVAL, like any other bad argument.
     if (code === EINVAL && size > 0 && size + outerHeaderLength > this.pathMtu(peer.address)) {
       return Reason.SocketTooBig;
@@ -243,8 +243,8 @@ export class DatagramSender {
 
   /** Cut a super-datagram ourselves: one sendmsg for each segment. Stops at the first refusal. */
   private sendPieceByPiece(row: Row, index: number): Reason {
-    const slot = row.slots[index]!;
-    const size = this.segmentSizes[slot]!;
+    const slot = row.slots[index];
+    const size = this.segmentSizes[slot];
     const messageAt = index * abi.mmsghdr.size;
     const pieceCount = row.messages.view.getUint32(
       messageAt + abi.msghdr.msg_iovlen,
