@@ -77,7 +77,8 @@ export async function startVxlanFirewall(
   // Redirects off: to the kernel, a packet that leaves as it came looks like a detour.
   const names = ['all.send_redirects', 'vx0.send_redirects', 'all.rp_filter', 'vx0.rp_filter'];
   const settings = names.map((name) => `net.ipv4.conf.${name}=0`);
-  host.must('sysctl', ['-qw', 'net.ipv4.ip_forward=1', ...settings]);
+  settings.push('net.ipv4.ip_forward=1', 'net.ipv6.conf.vx0.disable_ipv6=1');
+  host.must('sysctl', ['-qw', ...settings]);
   host.ip('link set vx0 up');
   host.ip(`neigh add ${neighbour} lladdr 02:00:00:00:00:01 dev vx0 nud permanent`);
   host.ip(`route add default via ${neighbour} dev vx0 onlink table 100`);
