@@ -132,7 +132,8 @@ export class Flows {
   /** Each thing is told once about a flow. */
   private tell(flow: Flow, event: 'allowed' | 'blocked', about: string, reason = ''): void {
     const words = `${event} ${about}`;
-    if (flow.reported === words || (about === '' && flow.reported !== '')) return;
+    const nothingNew = event === 'allowed' && about === '' && flow.reported !== '';
+    if (flow.reported === words || nothingNew) return;
     flow.reported = words;
     this.report({
       event,
