@@ -8,15 +8,16 @@
  * fills it from index 0 and its packets stay valid until the next read into the same batch.
  */
 import type { Reason } from '../parsers/reason.ts';
-import type { Pieces } from '../tunnel/pieces.ts';
+import {
+  Direction,
+  Gso,
+  maximumDatagramLength,
+  maximumSegments,
+  type Pieces,
+} from '../tunnel/pieces.ts';
 
-/** Which way a packet was going when the kernel handed it over, seen from the host. */
-export const Direction = { Egress: 0, Ingress: 1 } as const;
-export type Direction = (typeof Direction)[keyof typeof Direction];
-
-/** Kinds of super-packet. */
-export const Gso = { None: 0, Tcp4: 1, Udp: 2 } as const;
-export type Gso = (typeof Gso)[keyof typeof Gso];
+// Words that tunnel/ speaks too; they stand in the lower folder.
+export { Direction, Gso, maximumDatagramLength, maximumSegments };
 
 /** Columns of packets read from a device. `at` points to the IPv4 header. */
 export type PacketBatch = {
@@ -107,22 +108,16 @@ export interface PacketDevice {
   ): Reason;
 }
 
-/** Most segments that one UDP_SEGMENT send may have (include/linux/udp.h UDP_MAX_SEGMENTS is 128
- * from 6.9, 64 before). */
-export const maximumSegments = 64;
-/** Largest UDP payload over IPv4: 65535 - 20 - 8. */
-export const maximumDatagramLength = 65507;
-
 /** The tunnel's UDP socket(s). */
 export interface TunnelSocket {
   /** Never blocks. Fills `batch` from 0 until full or nothing is left; returns count. */
   receive(batch: DatagramBatch): number;
   /**
    * Queue one send to the firewall `peer`: the pieces as they follow each other, cut by the kernel
-   * into datagrams of `segmentSize` bytes (0: one datagram; else every datagram has that size but the last). Pieces are
-   * copied into the queue; the arena bytes they point to must stay until flush. `entropy` chooses
-   * the source port: equal values, equal ports. `tos` is the outer TOS byte. Returns false when
-   * the queue is full: flush, then queue again.
+   * into datagrams of `segmentSize` bytes (0: one datagram; else every datagram has that size but
+   * the last). Pieces are copied into the queue; the arena bytes they point to must stay until
+   * flush. `entropy` chooses the source port: equal values, equal ports. `tos` is the outer
+   * TOS byte. Returns false when the queue is full: flush, then queue again.
    */
   queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean;
   /**

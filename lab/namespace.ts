@@ -1,7 +1,7 @@
 /**
- * Hosts as network namespaces. Every name carries our prefix and the pid of the process that made it
- * (`mp4711-workload`), so that whatever a killed run left behind is found and removed by the next,
- * and two runs on one machine do not meet. All of a process's namespaces go on every exit.
+ * Hosts as network namespaces. Every name carries our prefix and the pid of the process that made
+ * it (`mp4711-workload`), so that whatever a killed run left behind is found and removed by the
+ * next, and two runs on one machine do not meet. All of a process's namespaces go on every exit.
  *
  * Programs are started by `nsenter --net`, not `ip netns exec`: the latter gives each program a
  * mount namespace of its own, in which pinned BPF objects would vanish with it.

@@ -1,6 +1,7 @@
 /**
  * Failures of the system, as a person can act on them. A packet's fate is never an error (that is
- * parsers/reason.ts); what is here stops a start, a reload or the engine, and says which call failed, why, and what to do.
+ * parsers/reason.ts); what is here stops a start, a reload or the engine, and says which call
+ * failed, why, and what to do.
  */
 import { constants } from 'node:os';
 

@@ -133,18 +133,21 @@ export function errno(): number {
   return koffi.errno();
 }
 
-/** Address of a buffer's first byte. The buffer must be large or external (never moved by GC) and kept reachable. */
+/**
+ * Address of a buffer's first byte. The buffer must be large or external (never moved by GC) and
+ * kept reachable.
+ */
 export function addressOf(buffer: ArrayBufferLike | ArrayBufferView): Address {
   const target = ArrayBuffer.isView(buffer) ? buffer : new Uint8Array(buffer);
   return Number(koffi.address(target));
 }
 
-/** Memory at an address (a mapping) as an ArrayBuffer without a copy; valid until it is unmapped. */
+/** Memory at an address (a mapping) as an ArrayBuffer, no copy; valid until it is unmapped. */
 export function viewAt(address: Address, length: number): ArrayBuffer {
   return koffi.view(BigInt(address), length) as ArrayBuffer;
 }
 
-/** Memory for kernel structs: its own allocation, so that its address stays for as long as it is reachable. */
+/** Memory for kernel structs: its own allocation, whose address stays while it is reachable. */
 export type Region = {
   readonly bytes: Uint8Array;
   readonly view: DataView;
@@ -156,7 +159,7 @@ export function allocate(length: number): Region {
   return { bytes, view: new DataView(bytes.buffer), address: addressOf(bytes) };
 }
 
-/** For calls that must work: throws a SystemError named after `call` when the result is negative. */
+/** For calls that must work: throws a SystemError named after `call` for a negative result. */
 export function check(result: number, call: string): number {
   if (result < 0) throw callFailed(call, errno());
   return result;

@@ -30,12 +30,11 @@ const rows = {
     'forwarded',
     'the gate was closed and its policy is pass',
   ],
-  PassedObserved: [
-    'passed-observed',
+  PassedUnrelatedError: [
+    'passed-unrelated-error',
     'forwarded',
-    'observe mode: counted as redirect, sent straight on',
+    'an ICMP error about a connection that we do not know',
   ],
-  ProbeAnswered: ['probe-answered', 'forwarded', 'an answer to our own tunnel probe'],
 
   // Dropped: the packet itself is wrong.
   VirtioTooShort: ['virtio-too-short', 'dropped', 'shorter than its virtio header'],

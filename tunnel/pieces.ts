@@ -9,6 +9,22 @@ export type Pieces = {
   readonly length: Int32Array;
 };
 
+/** Which way a packet was going when the kernel handed it over, seen from the host. */
+export const Direction = { Egress: 0, Ingress: 1 } as const;
+export type Direction = (typeof Direction)[keyof typeof Direction];
+
+/** Kinds of super-packet. */
+export const Gso = { None: 0, Tcp4: 1, Udp: 2 } as const;
+export type Gso = (typeof Gso)[keyof typeof Gso];
+
+/**
+ * Most segments that one UDP_SEGMENT send may have (include/linux/udp.h UDP_MAX_SEGMENTS is 128
+ * from 6.9, 64 before).
+ */
+export const maximumSegments = 64;
+/** Largest UDP payload over IPv4: 65535 - 20 - 8. */
+export const maximumDatagramLength = 65507;
+
 /** 64 segments of header and payload each. */
 export const maximumPieces = 128;
 

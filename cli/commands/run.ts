@@ -1,0 +1,67 @@
+/** `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself. */
+import { type ControlServer, startControlServer } from '../../control/server.ts';
+import { assemble, type RunningAgent } from '../assemble.ts';
+import { loadConfig } from '../config/file.ts';
+import { ExitCode } from '../exit-codes.ts';
+import { createLogger, type Logger } from '../log.ts';
+
+/** Resolves with the exit code when everything of the agent is gone. */
+export async function run(options: { config: string }): Promise<number> {
+  const config = loadConfig(options.config);
+  const logger = createLogger(config.log);
+  const stop = new StopRequest();
+  const forget = listenToSignals(stop, logger);
+  let agent: RunningAgent | undefined;
+  let control: ControlServer | undefined;
+  try {
+    // First, because it tells whether another agent runs, before anything in the kernel is touched.
+    control = await startControlServer(config.control.socket, {
+      status: () => agent?.status() ?? { state: 'starting' },
+      stop: () => stop.ask('the control socket'),
+    });
+    agent = await assemble(config, logger);
+    const code = await Promise.race([agent.ended, stop.asked]);
+    if (typeof code === 'number') return code;
+    logger.info(`stopping: asked by ${code}`);
+    await agent.stop();
+    logger.info('stopped');
+    return ExitCode.Ok;
+  } catch (error) {
+    logger.debug({ err: error }, 'where it failed');
+    throw error;
+  } finally {
+    await control?.close();
+    forget();
+  }
+}
+
+class StopRequest {
+  /** Resolves with who asked first. */
+  readonly asked: Promise<string>;
+  private resolve: (by: string) => void = () => {};
+
+  constructor() {
+    this.asked = new Promise((resolve) => {
+      this.resolve = resolve;
+    });
+  }
+
+  ask(by: string): void {
+    this.resolve(by);
+  }
+}
+
+function listenToSignals(stop: StopRequest, logger: Logger): () => void {
+  const onStop = (signal: NodeJS.Signals) => stop.ask(signal);
+  const onReload = () => {
+    logger.warn('SIGHUP: reload is not supported yet: restart the agent to use a changed file');
+  };
+  process.on('SIGTERM', onStop);
+  process.on('SIGINT', onStop);
+  process.on('SIGHUP', onReload);
+  return () => {
+    process.off('SIGTERM', onStop);
+    process.off('SIGINT', onStop);
+    process.off('SIGHUP', onReload);
+  };
+}

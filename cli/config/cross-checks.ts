@@ -1,0 +1,81 @@
+/** What single values cannot tell: whether the sections fit together. */
+import type { FirewallConfig } from '../../engine/config.ts';
+import type { Sections } from './schema.ts';
+import { contains, formatAddress, formatDuration, formatPrefix } from './text.ts';
+
+type Misfit = { readonly path: readonly (string | number)[]; readonly message: string };
+
+const udp = 17;
+
+/** A section that has errors of its own is absent, and what needs it is not checked. */
+export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
+  return [
+    ...firewallAddresses(known.firewalls ?? []),
+    ...firewallsBesideManagement(known),
+    ...duplicateInterfaces(known),
+    ...telemetryTimes(known),
+    ...equalMacs(known),
+  ];
+}
+
+function firewallAddresses(firewalls: readonly FirewallConfig[]): Misfit[] {
+  return firewalls.flatMap((firewall, index) => {
+    const misfits: Misfit[] = [];
+    if (!isUnicast(firewall.address) || firewall.address >>> 24 === 127) {
+      const message = `${formatAddress(firewall.address)} is not an address that a firewall can have`;
+      misfits.push({ path: ['firewalls', index, 'address'], message });
+    }
+    if (!isUnicast(firewall.telemetry.address)) {
+      const message = `${formatAddress(firewall.telemetry.address)} is not an address that a host can have`;
+      misfits.push({ path: ['firewalls', index, 'telemetry', 'url'], message });
+    }
+    return misfits;
+  });
+}
+
+/** Neither 0.0.0.0/8 nor multicast, reserved or broadcast. */
+function isUnicast(address: number): boolean {
+  const first = address >>> 24;
+  return first > 0 && first < 224;
+}
+
+function firewallsBesideManagement({ firewalls, workload, tunnel }: Partial<Sections>): Misfit[] {
+  if (firewalls === undefined || workload === undefined) return [];
+  return workload.management.flatMap((exception, index) =>
+    firewalls.flatMap(({ name, address }): Misfit[] => {
+      const { prefix, protocol, port } = exception;
+      const tunnelled = protocol === 0 || (protocol === udp && port === tunnel?.port);
+      if (!tunnelled || !contains(prefix, address)) return [];
+      const message =
+        `${formatPrefix(prefix)} holds the firewall ${name} (${formatAddress(address)}): ` +
+        'a firewall must not be a management exception';
+      return [{ path: ['workload', 'management', index], message }];
+    }),
+  );
+}
+
+function duplicateInterfaces({ workload }: Partial<Sections>): Misfit[] {
+  const names = workload?.interfaces ?? [];
+  return names.flatMap((name, index) =>
+    names.indexOf(name) < index
+      ? [{ path: ['workload', 'interfaces', index], message: `${name} is listed twice` }]
+      : [],
+  );
+}
+
+function telemetryTimes({ telemetry }: Partial<Sections>): Misfit[] {
+  if (telemetry === undefined || telemetry.timeoutMs <= telemetry.intervalMs) return [];
+  const { timeoutMs, intervalMs } = telemetry;
+  const message =
+    `${formatDuration(timeoutMs)} is longer than the interval of ${formatDuration(intervalMs)}: ` +
+    'an attempt must be over before the next one is due';
+  return [{ path: ['telemetry', 'timeout'], message }];
+}
+
+function equalMacs({ tunnel }: Partial<Sections>): Misfit[] {
+  if (tunnel === undefined) return [];
+  const { innerSource, innerDestination } = tunnel.vxlan;
+  if (innerSource.join() !== innerDestination.join()) return [];
+  const message = 'is the same as innerSource: the two ends need different MAC addresses';
+  return [{ path: ['tunnel', 'vxlan', 'innerDestination'], message }];
+}

@@ -1,0 +1,120 @@
+/** The kinds of values that the configuration file has, as zod schemas with errors in words. */
+import { isDeepStrictEqual } from 'node:util';
+import { z } from 'zod';
+import type { Prefix, Range } from '../../engine/config.ts';
+import {
+  formatDuration,
+  formatPrefix,
+  hasHostBits,
+  parseAddress,
+  parseDuration,
+  parseException,
+  parseMac,
+  parsePrefix,
+  withoutHostBits,
+} from './text.ts';
+
+/** How a value is shown in a message: short, and as the file may have it. */
+export function show(value: unknown): string {
+  if (value === undefined || value === null) return 'nothing';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object') return 'a block of keys';
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+function wrong(expected: string, value: unknown): string {
+  const missing = value === undefined || value === null;
+  return missing ? `is missing: ${expected} is needed` : `must be ${expected}, not ${show(value)}`;
+}
+
+/** Text that `parse` understands; `expected` completes "must be …". */
+function parsed<T>(expected: string, parse: (text: string) => T | undefined) {
+  return z.unknown().transform((value, context): T => {
+    const result = typeof value === 'string' ? parse(value) : undefined;
+    if (result !== undefined) return result;
+    context.addIssue({ code: 'custom', message: wrong(expected, value) });
+    return z.NEVER;
+  });
+}
+
+export function text(expected: string, pattern: RegExp) {
+  return parsed(expected, (value) => (pattern.test(value) ? value : undefined));
+}
+
+export function duration(range: Range) {
+  const [min, max] = [formatDuration(range.min), formatDuration(range.max)];
+  return parsed(`a duration from ${min} to ${max}, such as 500ms, 10s or 2m`, (value) => {
+    const ms = parseDuration(value);
+    return ms !== undefined && ms >= range.min && ms <= range.max ? ms : undefined;
+  });
+}
+
+export function integer(range: Range) {
+  return z.unknown().transform((value, context): number => {
+    const fits = Number.isInteger(value) && (value as number) >= range.min;
+    if (fits && (value as number) <= range.max) return value as number;
+    const expected = `a whole number from ${range.min} to ${range.max}`;
+    context.addIssue({ code: 'custom', message: wrong(expected, value) });
+    return z.NEVER;
+  });
+}
+
+export function choice<const T extends string>(...values: readonly T[]) {
+  const list = values.length === 1 ? values[0]! : values.join(' or ');
+  return parsed(list, (value) => values.find((candidate) => candidate === value));
+}
+
+/** A choice of which some are known but refused in this version, each with its sentence. */
+export function choiceWithRefusals<const T extends string>(
+  values: readonly T[],
+  refused: Readonly<Record<string, string>>,
+) {
+  return z.unknown().transform((value, context): T => {
+    const found = values.find((candidate) => candidate === value);
+    if (found !== undefined) return found;
+    const sentence = typeof value === 'string' ? refused[value] : undefined;
+    const message =
+      sentence === undefined
+        ? wrong(values.join(' or '), value)
+        : `${value}: not supported yet: ${sentence}`;
+    context.addIssue({ code: 'custom', message });
+    return z.NEVER;
+  });
+}
+
+export const address = parsed('an IPv4 address such as 10.9.0.4', parseAddress);
+export const mac = parsed('a MAC address such as 02:00:00:00:00:01', parseMac);
+export const prefix = parsed('an IPv4 prefix such as 10.9.0.0/28', parsePrefix).superRefine(
+  refuseHostBits,
+);
+export const exception = parsed(
+  'an address, a prefix, or tcp:PREFIX:PORT or udp:PREFIX:PORT',
+  parseException,
+).superRefine((value, context) => refuseHostBits(value.prefix, context));
+
+function refuseHostBits(value: Prefix, context: z.RefinementCtx): void {
+  if (!hasHostBits(value)) return;
+  const meant = formatPrefix(withoutHostBits(value));
+  const message = `${formatPrefix(value)} has bits set beyond its length: did you mean ${meant}?`;
+  context.addIssue({ code: 'custom', message });
+}
+
+/**
+ * A key of the contract that this version does not honour: refused by name, with what happens
+ * instead, unless its value asks for just that.
+ */
+export function notYet(sentence: string, ...inForce: readonly unknown[]) {
+  const schema = z.unknown().superRefine((value, context) => {
+    if (value === undefined || value === null) return;
+    if (inForce.some((candidate) => isDeepStrictEqual(candidate, value))) return;
+    const message = `not supported yet: ${sentence}`;
+    context.addIssue({ code: 'custom', message, params: { atKey: true } });
+  });
+  return schema.optional();
+}
+
+/** A block of known keys; left out or left empty, it is a block with nothing in it. */
+export function block<T extends z.ZodRawShape>(shape: T) {
+  return z.preprocess((value) => value ?? {}, z.strictObject(shape));
+}

@@ -1,0 +1,260 @@
+/**
+ * The configuration file's shape, section by section: the contract that the documentation shows.
+ * What this version does not honour stands here too, each with the sentence it is refused with.
+ */
+import { z } from 'zod';
+import {
+  type Config,
+  defaults,
+  type FirewallConfig,
+  limits,
+  type TelemetryTarget,
+} from '../../engine/config.ts';
+import {
+  address,
+  block,
+  choice,
+  choiceWithRefusals,
+  duration,
+  exception,
+  integer,
+  mac,
+  notYet,
+  prefix,
+  text,
+} from './fields.ts';
+import { parseAddress } from './text.ts';
+
+const version = z.unknown().superRefine((value, context) => {
+  if (value === 1) return;
+  const message =
+    value === undefined
+      ? 'is missing: write version: 1'
+      : 'must be 1: the only version of this file that there is';
+  context.addIssue({ code: 'custom', message });
+});
+
+function list<T extends z.ZodType>(item: T, range: { min: number; max: number }, what: string) {
+  return z
+    .array(item, { error: `must be a list of ${what}` })
+    .min(range.min, { error: `must have at least ${range.min} of them` })
+    .max(range.max, { error: `must have no more than ${range.max} of them` });
+}
+
+/** Kernel: dev_valid_name, net/core/dev.c: 1 to 15 bytes, no slash, colon or white space. */
+const interfaceName = text(
+  'a network interface other than lo',
+  /^(?!lo$)(?!\.{1,2}$)[^\s/:]{1,15}$/,
+);
+
+const workload = block({
+  interfaces: list(interfaceName, limits.interfaces, 'network interfaces').default([]),
+  addresses: notYet('the addresses are those that the interfaces have', 'auto'),
+  group: notYet('traffic between members of a group is inspected by both sides'),
+  management: list(exception, limits.management, 'addresses').default([]),
+  ipv6: choice('pass', 'drop').default(defaults.workload.ipv6),
+});
+
+const path = text('the absolute path of a file', /^\/[^\0]+$/);
+
+const url = z.unknown().transform((value, context): { url: string; host: number; port: number } => {
+  const result =
+    typeof value === 'string' ? parseUrl(value) : 'is missing: an https:// address is needed';
+  if (typeof result !== 'string') return result;
+  context.addIssue({ code: 'custom', message: result });
+  return z.NEVER;
+});
+
+function parseUrl(value: string): { url: string; host: number; port: number } | string {
+  let parsed: URL;
+  try {
+    parsed = new URL(value);
+  } catch {
+    return 'must be an address such as https://10.9.0.4:443/v1/metrics';
+  }
+  if (parsed.protocol !== 'https:')
+    return 'must begin with https:// (telemetry is never sent in clear)';
+  if (parsed.username !== '' || parsed.password !== '') {
+    return 'must not hold a user or password: secrets are given by file only';
+  }
+  const host = parseAddress(parsed.hostname);
+  if (host === undefined) {
+    return `must name its host by an IPv4 address: host names (${parsed.hostname}) are not supported yet`;
+  }
+  return { url: parsed.href, host, port: parsed.port === '' ? 443 : Number(parsed.port) };
+}
+
+const pin = text(
+  'sha256/ and the base64 of the SHA-256 of the public key',
+  /^sha256\/[A-Za-z0-9+/]{43}=$/,
+);
+
+const target = z
+  .strictObject(
+    {
+      url,
+      ca: path.optional(),
+      pin: pin.optional(),
+      clientCertificate: path.optional(),
+      clientKey: path.optional(),
+    },
+    { error: 'is missing: a block with url and ca (or pin) is needed' },
+  )
+  .superRefine((value, context) => {
+    if ((value.ca === undefined) === (value.pin === undefined)) {
+      const message = 'needs either ca or pin: how the endpoint proves who it is';
+      context.addIssue({ code: 'custom', message });
+    }
+    if ((value.clientCertificate === undefined) !== (value.clientKey === undefined)) {
+      const message = 'clientCertificate and clientKey go together: one of them is missing';
+      context.addIssue({ code: 'custom', message });
+    }
+  })
+  .transform(
+    (value): TelemetryTarget => ({
+      url: value.url.url,
+      address: value.url.host,
+      port: value.url.port,
+      ca: value.ca ?? '',
+      pin: value.pin?.slice('sha256/'.length) ?? '',
+      clientCertificate: value.clientCertificate ?? '',
+      clientKey: value.clientKey ?? '',
+    }),
+  );
+
+const firewall = z
+  .strictObject(
+    {
+      name: text('a name of letters, digits, dots and dashes', /^[A-Za-z0-9._-]{1,64}$/),
+      address,
+      returnFrom: prefix.optional(),
+      telemetry: target,
+    },
+    { error: 'must be a block with name, address and telemetry' },
+  )
+  .transform(
+    (value): FirewallConfig => ({
+      ...value,
+      returnFrom: value.returnFrom ?? { address: value.address, length: 32 },
+    }),
+  );
+
+const firewalls = z
+  .array(firewall, { error: 'is missing: a list with one firewall is needed' })
+  .superRefine((value, context) => {
+    if (value.length === 1) return;
+    const message =
+      value.length === 0
+        ? 'must have one entry'
+        : 'not supported yet: more than one firewall; there is no failover, so list exactly one';
+    context.addIssue({ code: 'custom', message, params: { atKey: true } });
+  });
+
+const ha = block({
+  preempt: notYet('with one firewall there is nothing to return to', false),
+  holdDown: notYet('with one firewall there is nothing to hold', '10s'),
+  sessionSync: notYet('with one firewall no flow moves', true),
+  probe: notYet('the tunnel is not probed, telemetry alone tells the health of the firewall', {
+    interval: '1s',
+    failures: 3,
+  }),
+});
+
+const standard = defaults.tunnel;
+const tunnel = block({
+  encapsulation: choiceWithRefusals(['geneve', 'vxlan'], {
+    gwlb: 'use geneve or vxlan',
+    gcp: 'use geneve or vxlan',
+  }).default(standard.encapsulation),
+  vni: integer(limits.vni).default(standard.vni),
+  port: integer(limits.port).optional(),
+  mtu: z
+    .union([z.literal('auto').transform(() => 0), integer(limits.mtu)], {
+      error: `must be auto or a whole number from ${limits.mtu.min} to ${limits.mtu.max}`,
+    })
+    .default(0),
+  geneve: block({
+    inner: choice('ipv4', 'ethernet').default(standard.geneve.inner),
+    optionClass: integer(limits.optionClass).default(standard.geneve.optionClass),
+    optionType: integer(limits.optionType).default(standard.geneve.optionType),
+  }),
+  vxlan: block({
+    egressVni: integer(limits.vni).optional(),
+    ingressVni: integer(limits.vni).optional(),
+    innerSource: mac.default([...standard.vxlan.innerSource]),
+    innerDestination: mac.default([...standard.vxlan.innerDestination]),
+  }),
+}).transform((value): Config['tunnel'] => ({
+  ...value,
+  port: value.port ?? standard.port[value.encapsulation],
+  vxlan: {
+    ...value.vxlan,
+    egressVni: value.vxlan.egressVni ?? value.vni,
+    ingressVni: value.vxlan.ingressVni ?? value.vni,
+  },
+}));
+
+const telemetry = block({
+  interval: duration(limits.intervalMs).default(defaults.telemetry.intervalMs),
+  timeout: duration(limits.timeoutMs).default(defaults.telemetry.timeoutMs),
+  retries: integer(limits.retries).default(defaults.telemetry.retries),
+  startupGrace: duration(limits.startupGraceMs).default(defaults.telemetry.startupGraceMs),
+}).transform((value): Config['telemetry'] => ({
+  intervalMs: value.interval,
+  timeoutMs: value.timeout,
+  retries: value.retries,
+  startupGraceMs: value.startupGrace,
+}));
+
+const policy = block({
+  mode: choiceWithRefusals(['enforce'], {
+    observe: 'the agent redirects, or it does not run',
+  }).default('enforce'),
+  rollout: notYet('every new flow is redirected', '100%'),
+  onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
+  onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
+  onFirewallDown: notYet(
+    'no firewall is known to be down but by telemetry, so onTelemetryLoss decides',
+    'pass',
+  ),
+  onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
+  established: choiceWithRefusals(['pass', 'redirect'], {
+    reset: 'connections of before the start pass or are redirected',
+  }).default(defaults.policy.established),
+}).transform(({ onTelemetryLoss, onAgentFailure, established }): Config['policy'] => ({
+  onTelemetryLoss,
+  onAgentFailure,
+  established,
+}));
+
+/** Each section is parsed by itself, so that an error in one does not hide those of another. */
+export const sections = {
+  version,
+  workload,
+  firewalls,
+  ha,
+  tunnel,
+  telemetry,
+  policy,
+  sets: notYet('there are no rules that could use them', {}),
+  default: notYet('everything that is not excluded is redirected', 'redirect'),
+  rules: notYet('everything that is not excluded is redirected', []),
+  limits: block({
+    flows: integer(limits.flows).default(defaults.limits.flows),
+    workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+  }),
+  control: block({
+    socket: text(
+      `an absolute path of at most ${limits.socketPath.max} bytes`,
+      new RegExp(`^/[^\\0]{1,${limits.socketPath.max - 1}}$`),
+    ).default(defaults.control.socket),
+  }),
+  metrics: notYet('there is no metrics page; microperimeter status --json has the counters'),
+  log: block({
+    level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
+    format: choice('auto', 'pretty', 'json').default(defaults.log.format),
+  }),
+} as const;
+
+export type SectionName = keyof typeof sections;
+export type Sections = { [K in SectionName]: z.output<(typeof sections)[K]> };

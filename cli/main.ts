@@ -1,0 +1,96 @@
+/**
+ * The command line. Every verb is a file in commands/; here are the options, the words on standard
+ * error and the exit codes. An error is one sentence and what to do about it, never a stack trace
+ * (the log has it at level debug).
+ */
+import { Command, CommanderError } from 'commander';
+import { defaults } from '../engine/config.ts';
+import { check } from './commands/check.ts';
+import { run } from './commands/run.ts';
+import { status } from './commands/status.ts';
+import { stop } from './commands/stop.ts';
+import { ConfigError, formatProblem } from './config/parse.ts';
+import { ExitCode, exitCodeHelp, exitCodeOf } from './exit-codes.ts';
+import { version } from './version.ts';
+
+const socketOption = [
+  '--socket <path>',
+  'control socket of the agent',
+  defaults.control.socket,
+] as const;
+
+function buildProgram(done: (code: number) => void): Command {
+  const program = new Command('microperimeter')
+    .description("Redirects a workload's IPv4 traffic through a firewall and back.")
+    .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'microperimeter: ')),
+    })
+    .showHelpAfterError('(microperimeter --help tells what there is)')
+    .addHelpText('after', exitCodeHelp);
+  program
+    .command('run')
+    .description('run the agent in the foreground')
+    .requiredOption('--config <file>', 'configuration file')
+    .action(async (options) => done(await run(options)));
+  program
+    .command('check')
+    .description('check a configuration file')
+    .argument('<file>', 'configuration file')
+    .action((file) => done(check(file)));
+  program
+    .command('status')
+    .description('what the running agent says about itself')
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await status(options)));
+  program
+    .command('stop')
+    .description('stop the running agent and wait until it is gone')
+    .option(...socketOption)
+    .action(async (options) => done(await stop(options)));
+  program
+    .command('version')
+    .description('print the version')
+    .action(() => {
+      process.stdout.write(`${version}\n`);
+    });
+  return program;
+}
+
+function report(error: unknown): void {
+  if (error instanceof ConfigError) {
+    const count = error.problems.length;
+    const lines = error.problems.map((problem) => `${formatProblem(error.file, problem)}\n`);
+    const headline = count === 1 ? 'a problem' : `${count} problems`;
+    process.stderr.write(`microperimeter: ${headline} with the configuration:\n${lines.join('')}`);
+    return;
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  const advice = (error as { advice?: unknown } | null)?.advice;
+  const more = typeof advice === 'string' && advice !== '' ? `  ${advice}\n` : '';
+  process.stderr.write(`microperimeter: ${message}\n${more}`);
+}
+
+async function main(): Promise<number> {
+  let code: number = ExitCode.Ok;
+  const program = buildProgram((result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync(process.argv);
+    return code;
+  } catch (error) {
+    // commander has printed its own; asked-for help has exit code 0.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.Ok : ExitCode.Usage;
+    report(error);
+    return exitCodeOf(error);
+  }
+}
+
+process.on('uncaughtException', (error) => {
+  report(error);
+  process.exit(ExitCode.Unexpected);
+});
+// Standard output is written synchronously on Linux: nothing is lost by leaving at once.
+process.exit(await main());

@@ -1,0 +1,150 @@
+/**
+ * The control socket of the running agent: HTTP and JSON over a Unix socket that only its owner may
+ * open (mode 0600). It reads what a provider tells and asks for a stop; it never touches the path
+ * of packets.
+ *
+ *     GET /status   200, what the provider returns
+ *     POST /stop    202, and the agent begins to stop
+ *
+ * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
+ * left by a killed agent, is replaced; anything that is not a socket is left alone.
+ */
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { ControlError, errnoNameOf, socketError } from './errors.ts';
+
+export type ControlProvider = {
+  status(): object;
+  /** Begin to stop; returns at once. */
+  stop(): void;
+};
+
+/** A local socket answers at once; whoever holds it without asking anything is cut off. */
+const requestTimeoutMs = 5_000;
+const maximumConnections = 16;
+
+export class ControlServer {
+  readonly path: string;
+  private readonly server: Server;
+
+  constructor(path: string, server: Server) {
+    this.path = path;
+    this.server = server;
+  }
+
+  /** Close and remove the socket. Idempotent. */
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      this.server.close(() => resolve());
+      this.server.closeAllConnections();
+    });
+  }
+}
+
+/** Throws a ControlError: already running, not permitted, or a path that cannot be a socket. */
+export async function startControlServer(
+  path: string,
+  provider: ControlProvider,
+): Promise<ControlServer> {
+  try {
+    makeDirectory(path);
+    await removeStale(path);
+    return new ControlServer(path, await listen(path, provider));
+  } catch (error) {
+    if (error instanceof ControlError) throw error;
+    if (errnoNameOf(error) === 'EADDRINUSE') throw alreadyRunning(path);
+    throw socketError(path, error);
+  }
+}
+
+/** Only below /run, which is empty after each boot; elsewhere a missing directory is a slip. */
+function makeDirectory(path: string): void {
+  if (path.startsWith('/run/')) mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+}
+
+async function removeStale(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    const advice = 'Remove it, or choose another path by control.socket in the configuration.';
+    throw new ControlError('ERR_CONTROL_SOCKET', `${path} exists and is not a socket`, advice);
+  }
+  if (await isLive(path)) throw alreadyRunning(path);
+  unlinkSync(path);
+}
+
+function alreadyRunning(path: string): ControlError {
+  return new ControlError(
+    'ERR_ALREADY_RUNNING',
+    `an agent is running already: ${path} answers`,
+    'Stop it first (microperimeter stop), or give this one its own control.socket.',
+  );
+}
+
+function isLive(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error) => {
+      const errno = errnoNameOf(error);
+      if (errno === 'ECONNREFUSED' || errno === 'ENOENT') resolve(false);
+      else reject(error);
+    });
+  });
+}
+
+function listen(path: string, provider: ControlProvider): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((request, response) => answer(request, response, provider));
+    server.requestTimeout = requestTimeoutMs;
+    server.headersTimeout = requestTimeoutMs;
+    server.keepAliveTimeout = 1_000;
+    server.maxConnections = maximumConnections;
+    server.once('error', reject);
+    // bind(2) makes the file by the umask, and listen() binds before it returns: no moment in
+    // which others could connect.
+    const umask = process.umask(0o177);
+    try {
+      server.listen(path, () => {
+        server.removeListener('error', reject);
+        resolve(server);
+      });
+    } finally {
+      process.umask(umask);
+    }
+    if (server.listening) chmodSync(path, 0o600);
+  });
+}
+
+function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  provider: ControlProvider,
+): void {
+  request.resume();
+  const asked = `${request.method} ${request.url}`;
+  if (asked === 'GET /status') {
+    reply(response, 200, provider.status());
+  } else if (asked === 'POST /stop') {
+    reply(response, 202, { stopping: true });
+    response.once('close', () => provider.stop());
+  } else if (request.url === '/status' || request.url === '/stop') {
+    reply(response, 405, { error: `${request.method} is not for ${request.url}` });
+  } else {
+    reply(response, 404, { error: 'there are GET /status and POST /stop' });
+  }
+}
+
+function reply(response: ServerResponse, status: number, value: object): void {
+  const body = `${JSON.stringify(value)}\n`;
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+  });
+  response.end(body);
+}

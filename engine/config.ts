@@ -1,0 +1,167 @@
+/**
+ * The validated, immutable configuration: what the rest of the agent may rely on. The keys mirror
+ * the YAML file; durations are milliseconds, addresses int32 (as getInt32 reads them off the wire),
+ * prefixes `{ address, length }`. Text, files and error messages are the business of cli/config/.
+ *
+ * Every default and every limit stands here, once, with its reason.
+ */
+
+export type Prefix = { readonly address: number; readonly length: number };
+
+/** Never redirected and never dropped. 0 as `protocol` or `port` means any. */
+export type ManagementException = {
+  readonly prefix: Prefix;
+  /** IP protocol number; 0: any. */
+  readonly protocol: number;
+  /** Port at either end of the connection; 0: any. */
+  readonly port: number;
+};
+
+export type WorkloadConfig = {
+  /** Empty: the interface of the default route. */
+  readonly interfaces: readonly string[];
+  readonly management: readonly ManagementException[];
+  readonly ipv6: 'pass' | 'drop';
+};
+
+export type TelemetryTarget = {
+  /** `https://<IPv4>[:port]/path`. */
+  readonly url: string;
+  /** The host of `url` as int32, and its port: the agent's own traffic, never redirected. */
+  readonly address: number;
+  readonly port: number;
+  /** PEM file of the authority that the endpoint's certificate must come from; empty with `pin`. */
+  readonly ca: string;
+  /** Base64 of the SHA-256 of the endpoint's public key (SPKI, DER); empty with `ca`. */
+  readonly pin: string;
+  /** PEM files of our own certificate and its key; both or neither (empty). */
+  readonly clientCertificate: string;
+  readonly clientKey: string;
+};
+
+export type FirewallConfig = {
+  readonly name: string;
+  readonly address: number;
+  /** Senders that count as this firewall; `length` 32 and its own address unless configured. */
+  readonly returnFrom: Prefix;
+  readonly telemetry: TelemetryTarget;
+};
+
+export type TunnelConfig = {
+  readonly encapsulation: 'geneve' | 'vxlan';
+  /** Virtual network identifier, 24 bit: geneve's. */
+  readonly vni: number;
+  readonly port: number;
+  /** Largest outer packet in bytes; 0: what the path allows (auto). */
+  readonly mtu: number;
+  readonly geneve: {
+    readonly inner: 'ipv4' | 'ethernet';
+    readonly optionClass: number;
+    readonly optionType: number;
+  };
+  readonly vxlan: {
+    readonly egressVni: number;
+    readonly ingressVni: number;
+    /** Six bytes: the workload end of the inner Ethernet header. */
+    readonly innerSource: readonly number[];
+    /** Six bytes: the firewall end. */
+    readonly innerDestination: readonly number[];
+  };
+};
+
+export type TelemetryConfig = {
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** Attempts in a row before the gate closes, the first one included. */
+  readonly retries: number;
+  readonly startupGraceMs: number;
+};
+
+export type PolicyConfig = {
+  readonly onTelemetryLoss: 'pass' | 'drop';
+  readonly onAgentFailure: 'pass' | 'drop';
+  readonly established: 'pass' | 'redirect';
+};
+
+export type Config = {
+  readonly workload: WorkloadConfig;
+  /** In order of preference; exactly one in this version. */
+  readonly firewalls: readonly FirewallConfig[];
+  readonly tunnel: TunnelConfig;
+  readonly telemetry: TelemetryConfig;
+  readonly policy: PolicyConfig;
+  readonly limits: { readonly flows: number; readonly workers: number };
+  readonly control: { readonly socket: string };
+  readonly log: {
+    readonly level: 'debug' | 'info' | 'warn' | 'error';
+    readonly format: 'auto' | 'pretty' | 'json';
+  };
+};
+
+export const defaults = {
+  workload: {
+    /** The reference's behaviour: IPv6 is not inspected. Said aloud at start when it matters. */
+    ipv6: 'pass',
+  },
+  tunnel: {
+    encapsulation: 'geneve',
+    /** The reference agent's. */
+    vni: 48813,
+    /** IANA's ports of RFC 8926 and RFC 7348. */
+    port: { geneve: 6081, vxlan: 4789 },
+    /** 0xFFF0 to 0xFFFF are experimental (RFC 8926 section 7); 0x20 is what the reference shows. */
+    geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20 },
+    vxlan: {
+      /** Locally administered, so that no vendor's card has them. */
+      innerSource: [0x02, 0, 0, 0, 0, 0x01],
+      innerDestination: [0x02, 0, 0, 0, 0, 0x02],
+    },
+  },
+  /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
+  telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
+  policy: {
+    /** All `pass`: an agent that fails must not be what takes a host off the network. */
+    onTelemetryLoss: 'pass',
+    onAgentFailure: 'pass',
+    /** A firewall drops the middle of a connection whose SYN it never saw. */
+    established: 'pass',
+  },
+  limits: { flows: 1_048_576, workers: 1 },
+  control: { socket: '/run/microperimeter/control.sock' },
+  log: { level: 'info', format: 'auto' },
+} as const;
+
+/** Smallest and largest value of a number in the configuration. */
+export type Range = { readonly min: number; readonly max: number };
+
+export const limits = {
+  /** More interfaces than hosts have; each costs two queues and three programs. */
+  interfaces: { min: 0, max: 16 },
+  /** Each is compared with every packet of a new flow. */
+  management: { min: 0, max: 256 },
+  /** 24 bit on the wire; 0 is what gateway appliances use. */
+  vni: { min: 0, max: 0xff_ffff },
+  port: { min: 1, max: 65_535 },
+  /** 576: what every IPv4 host must take (RFC 791); 9216: the largest jumbo frame in use. */
+  mtu: { min: 576, max: 9_216 },
+  optionClass: { min: 0, max: 0xffff },
+  /** The top bit makes an option critical (RFC 8926 section 3.5): allowed, it is the operator's. */
+  optionType: { min: 0, max: 0xff },
+  /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
+  intervalMs: { min: 200, max: 300_000 },
+  /** Below 50 ms a TLS handshake over a wide-area network cannot end. */
+  timeoutMs: { min: 50, max: 60_000 },
+  retries: { min: 1, max: 10 },
+  startupGraceMs: { min: 0, max: 600_000 },
+  /** 64: enough for a test; 16 million records take a gigabyte. */
+  flows: { min: 64, max: 16_777_216 },
+  /** sun_path of linux/un.h has 108 bytes, its end included. */
+  socketPath: { min: 2, max: 107 },
+  /** Larger than any sensible file; a bound on what the parser is given. */
+  fileBytes: { min: 0, max: 1_048_576 },
+} as const satisfies Record<string, Range>;
+
+/** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */
+export function leaseMs(telemetry: TelemetryConfig): number {
+  return telemetry.intervalMs + telemetry.timeoutMs * telemetry.retries;
+}

@@ -1,0 +1,65 @@
+/**
+ * Puts the data path together: tables, both directions and the loop over whatever `Io` it is
+ * given. Everything that a run needs is allocated here, once.
+ */
+import type { Encapsulation } from '../tunnel/encapsulation.ts';
+import type { Arena } from './arena.ts';
+import type { Policy } from './classifier/lookup.ts';
+import { createCounters, openPublishedCounters } from './counters.ts';
+import { Flows, type Verdict } from './flows.ts';
+import { Fragments } from './fragments.ts';
+import type { Gate } from './gate.ts';
+import { type Io, SteeringMode } from './io.ts';
+import { Loop } from './loop.ts';
+
+/** Plain data: it crosses from the main thread to the data path as a message. */
+export type EngineOptions = {
+  /** Flows at most. */
+  readonly flows: number;
+  /** Limit of the outer packet in bytes, whatever the path allows. */
+  readonly mtuLimit: number;
+  /** The firewall's address, int32. */
+  readonly peer: number;
+  readonly policy: Policy;
+  /** TCP connections whose start we did not see: Redirect or PassEstablished. */
+  readonly established: Verdict;
+  /** What happens while the gate is closed: Pass or Drop. */
+  readonly closedMode: SteeringMode;
+};
+
+/** Datagrams whose fragments are on the way at once. */
+const fragmentCapacity = 4096;
+
+/** Packets read from a device queue, and datagrams from the tunnel, in one breath. */
+export const deviceBatch = 64;
+export const datagramBatch = 32;
+
+/**
+ * @param arena the one that the devices and the socket of `io` were opened with
+ * @param shared memory of `countersByteLength` bytes for the published counters
+ */
+export function createEngine(
+  io: Io,
+  arena: Arena,
+  encapsulation: Encapsulation,
+  options: EngineOptions,
+  gate: Gate,
+  shared: SharedArrayBuffer,
+): Loop {
+  const path = {
+    io,
+    arena,
+    counters: createCounters(),
+    flows: new Flows(options.flows),
+    fragments: new Fragments(fragmentCapacity),
+    policy: options.policy,
+    encapsulation,
+    devices: io.devices,
+    established: options.established,
+    peer: options.peer,
+    nowTick: 0,
+    mode: SteeringMode.Pass,
+    innerMtu: 0,
+  };
+  return new Loop(path, gate, openPublishedCounters(shared), options.closedMode, options.mtuLimit);
+}

@@ -1,0 +1,140 @@
+/**
+ * The breath: heartbeat, gate, read, redirect, reinject, tick, and sleep only when there was
+ * nothing to do. One thread runs it and does nothing else; what it shares with others is memory
+ * (gate, counters, a stop word), read or written once a breath.
+ */
+import { innerMtu } from '../tunnel/encapsulation.ts';
+import { Gauge, type PublishedCounters, publish } from './counters.ts';
+import { tickMs } from './flows.ts';
+import type { Gate } from './gate.ts';
+import {
+  createDatagramBatch,
+  createPacketBatch,
+  type DatagramBatch,
+  type PacketBatch,
+  SteeringMode,
+} from './io.ts';
+import type { Path } from './path.ts';
+import { Redirect } from './redirect.ts';
+import { Reinject } from './reinject.ts';
+
+/** Longest sleep. The kernel takes the engine for dead after several of these (linux/steering.ts). */
+const sleepMs = 100;
+/** Flow records looked at per tick: a full default table is seen through in 7 s. */
+const sweepPerTick = 16384;
+/** After a stop: how long packets that are on their way back are still delivered. */
+const drainMs = 200;
+/** How often the path MTU is asked for again without being told, ticks. */
+const mtuTicks = 100;
+
+export class Loop {
+  private readonly path: Path;
+  private readonly gate: Gate;
+  private readonly shared: PublishedCounters;
+  /** Closed gate: what the kernel programs and the engine do meanwhile. */
+  private readonly closedMode: SteeringMode;
+  private readonly mtuLimit: number;
+  private readonly packets: PacketBatch;
+  private readonly datagrams: DatagramBatch;
+  private readonly redirect: Redirect;
+  private readonly reinject: Reinject;
+  private stopping = false;
+  private lastTick = -1;
+  private lastMtuTick = 0;
+
+  /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
+  constructor(
+    path: Path,
+    gate: Gate,
+    shared: PublishedCounters,
+    closedMode: SteeringMode,
+    mtuLimit: number,
+  ) {
+    this.path = path;
+    this.gate = gate;
+    this.shared = shared;
+    this.closedMode = closedMode;
+    this.mtuLimit = mtuLimit;
+    this.packets = createPacketBatch(path.arena.deviceSlots);
+    this.datagrams = createDatagramBatch(path.arena.datagramSlots);
+    this.redirect = new Redirect(path);
+    this.reinject = new Reinject(path);
+    this.updateMtu();
+  }
+
+  /** One round. Returns how many packets and datagrams were read; 0 means that it may sleep. */
+  breathe(): number {
+    const { path } = this;
+    const { io } = path;
+    const nowMs = io.clock.now();
+    path.nowTick = Math.floor(nowMs / tickMs);
+    io.steering.heartbeat(nowMs);
+    const mode = this.modeNow(nowMs);
+    if (mode !== path.mode) {
+      path.mode = mode;
+      io.steering.setMode(mode);
+    }
+    let work = 0;
+    for (let queue = 0; queue < path.devices.length; queue++) {
+      const device = path.devices[queue];
+      const read = device.read(this.packets);
+      if (read === 0) continue;
+      work += read;
+      this.redirect.process(this.packets, device, queue >> 1);
+      this.redirect.flush();
+    }
+    if (this.redirect.narrowed) this.updateMtu();
+    const received = io.socket.receive(this.datagrams);
+    if (received > 0) this.reinject.process(this.datagrams);
+    if (path.nowTick !== this.lastTick) this.tick();
+    return work + received;
+  }
+
+  /**
+   * Breathe until `stop[0]` is not 0, then let everything pass for a moment in which answers still
+   * come back. Sleeps in the kernel while there is nothing to do.
+   */
+  run(stop: Int32Array): void {
+    const { clock, readiness } = this.path.io;
+    while (Atomics.load(stop, 0) === 0) {
+      if (this.breathe() === 0) readiness.wait(sleepMs);
+    }
+    this.stopping = true;
+    const end = clock.now() + drainMs;
+    while (clock.now() < end) {
+      if (this.breathe() === 0) readiness.wait(10);
+    }
+    this.publish();
+  }
+
+  private modeNow(nowMs: number): SteeringMode {
+    if (this.stopping) return SteeringMode.Pass;
+    if (this.gate.isOpen(nowMs)) return SteeringMode.Redirect;
+    return this.gate.isBeforeOrAfter() ? SteeringMode.Pass : this.closedMode;
+  }
+
+  private tick(): void {
+    const { path } = this;
+    this.lastTick = path.nowTick;
+    path.flows.sweep(path.nowTick, sweepPerTick);
+    if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
+    this.publish();
+  }
+
+  private updateMtu(): void {
+    const { path } = this;
+    this.redirect.narrowed = false;
+    this.lastMtuTick = path.nowTick;
+    const pathMtu = path.io.socket.pathMtu(path.peer);
+    if (pathMtu > 0) path.innerMtu = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+  }
+
+  private publish(): void {
+    const { counters, flows, innerMtu, mode } = this.path;
+    counters.gauges[Gauge.Flows] = flows.count;
+    counters.gauges[Gauge.InnerMtu] = innerMtu;
+    counters.gauges[Gauge.SteeringMode] = mode;
+    counters.gauges[Gauge.Breaths]++;
+    publish(counters, this.shared);
+  }
+}

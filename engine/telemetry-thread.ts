@@ -1,0 +1,116 @@
+/**
+ * The telemetry worker as the main thread sees it: started, listened to, restarted with the gate
+ * closed when it dies, stopped within a bounded time.
+ */
+import { Worker } from 'node:worker_threads';
+import type { TelemetryConfig } from './config.ts';
+import { type Gate, GateCause } from './gate.ts';
+import type { StateChange } from './telemetry.ts';
+import type { TelemetryCredentials } from './telemetry-client.ts';
+import type { AgentIdentity } from './telemetry-report.ts';
+
+export type TelemetryWorkerData = {
+  readonly url: string;
+  readonly credentials: TelemetryCredentials;
+  readonly schedule: TelemetryConfig;
+  readonly identity: AgentIdentity;
+  /** `Gate.shared`. */
+  readonly gate: SharedArrayBuffer;
+  /** `counterMemoryLength` bytes: packets of every reason, then bytes of every reason. */
+  readonly counters: SharedArrayBuffer;
+};
+
+/** What the worker tells its parent. `failure` is empty when the stop event was delivered. */
+export type TelemetryMessage =
+  | { readonly type: 'change'; readonly change: StateChange }
+  | { readonly type: 'stopped'; readonly failure: string };
+
+export type TelemetryListener = {
+  /** The gate's state changed; once per change. */
+  change(change: StateChange): void;
+  /** The worker died with `message` and is started again, the gate closed meanwhile. */
+  died(message: string): void;
+  /** It died too often: the gate stays closed and the agent should stop. */
+  failed(message: string): void;
+};
+
+/** Deaths within the window that end the attempts to restart. */
+const maximumDeaths = 3;
+const deathWindowMs = 60_000;
+/** Beyond `timeout`, for a worker that is asked to stop: then it is terminated. */
+const stopMarginMs = 1_000;
+
+const workerFile = import.meta.filename.endsWith('.ts')
+  ? './telemetry.worker.ts'
+  : './telemetry.worker.js';
+
+export class TelemetryThread {
+  private readonly data: TelemetryWorkerData;
+  private readonly gate: Gate;
+  private readonly listener: TelemetryListener;
+  private readonly deaths: number[] = [];
+  private worker: Worker;
+  private stopping = false;
+  private stopFailure = '';
+
+  /** Starts the worker. `gate` must be the one whose memory is in `data`. */
+  constructor(data: TelemetryWorkerData, gate: Gate, listener: TelemetryListener) {
+    this.data = data;
+    this.gate = gate;
+    this.listener = listener;
+    this.worker = this.start();
+  }
+
+  /**
+   * Close the gate for good, send the stop event and end the worker: within `timeout` plus one
+   * second. Resolves with why the stop event was not delivered; empty when it was.
+   */
+  async stop(): Promise<string> {
+    this.stopping = true;
+    this.gate.close(GateCause.Stopping);
+    const worker = this.worker;
+    if (worker.threadId < 0) return 'the telemetry worker is dead';
+    this.stopFailure = 'the telemetry worker did not stop in time';
+    const exited = new Promise((resolve) => worker.once('exit', resolve));
+    const timer = setTimeout(
+      () => void worker.terminate(),
+      this.data.schedule.timeoutMs + stopMarginMs,
+    );
+    worker.postMessage('stop');
+    await exited;
+    clearTimeout(timer);
+    return this.stopFailure;
+  }
+
+  private start(): Worker {
+    const worker = new Worker(new URL(workerFile, import.meta.url), {
+      name: 'telemetry',
+      workerData: this.data,
+    });
+    let cause = '';
+    worker.on('message', (message: TelemetryMessage) => {
+      if (message.type === 'change') this.listener.change(message.change);
+      else this.stopFailure = message.failure;
+    });
+    worker.on('error', (error) => {
+      cause = error.message;
+    });
+    worker.on('exit', (code) => {
+      if (!this.stopping) this.onDeath(cause === '' ? `exit code ${code}` : cause);
+    });
+    return worker;
+  }
+
+  private onDeath(message: string): void {
+    this.gate.close(GateCause.WorkerDead);
+    const now = performance.now();
+    this.deaths.push(now);
+    while (now - this.deaths[0]! > deathWindowMs) this.deaths.shift();
+    if (this.deaths.length >= maximumDeaths) {
+      this.listener.failed(message);
+      return;
+    }
+    this.listener.died(message);
+    this.worker = this.start();
+  }
+}

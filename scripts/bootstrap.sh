@@ -1,0 +1,138 @@
+# shellcheck shell=bash
+# Makes a fresh checkout ready to run: checks the machine, installs what is missing, builds.
+# Sourced by the programs beside it, which then call `bootstrap` with the Debian packages they need:
+#
+#   . "$(dirname "${BASH_SOURCE[0]}")/bootstrap.sh"
+#   bootstrap iproute2 tcpdump
+#
+# Prints one line for each thing it does and nothing for what is already there. Needs a network only
+# for what is missing. Output of the commands it runs is shown only when they fail.
+
+bootstrap_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bootstrap_node_major=20
+bootstrap_node_minor=11
+# `su` and some desktops leave these out of PATH, and half of what we need lives there.
+PATH=$PATH:/usr/sbin:/sbin
+
+bootstrap() {
+  bootstrap_linux
+  bootstrap_superuser
+  bootstrap_node
+  bootstrap_packages "$@"
+  bootstrap_modules
+  bootstrap_build
+}
+
+bootstrap_fail() {
+  printf '%s\n' "$@" >&2
+  exit 1
+}
+
+# Run a command silently; show what it said, and stop with the sentence, when it fails.
+bootstrap_quietly() {
+  local sentence=$1 output
+  shift
+  output=$("$@" 2>&1 </dev/null) || bootstrap_fail "$output" "$sentence"
+}
+
+bootstrap_linux() {
+  [ "$(uname -s)" = Linux ] ||
+    bootstrap_fail "This runs on Linux only: network namespaces, TUN devices and eBPF are needed."
+}
+
+bootstrap_superuser() {
+  [ "$(id -u)" = 0 ] || bootstrap_fail \
+    "Root is needed for network namespaces, TUN devices and eBPF: run with sudo." \
+    "Without root, \`npm ci && npm run check\` does everything that does not need it."
+}
+
+bootstrap_node() {
+  local wanted=$bootstrap_node_major.$bootstrap_node_minor version major minor how
+  how="Install Node from https://nodejs.org/en/download, https://github.com/nodesource/distributions
+or with nvm. \`apt install nodejs npm\` serves where it brings $wanted or newer (Debian 13, Ubuntu
+26.04); Debian 12 and Ubuntu 24.04 bring 18, which is too old."
+  command -v node >/dev/null || bootstrap_fail \
+    "Node $wanted or newer is needed, and there is no node in PATH." \
+    "If your own shell finds one, sudo has another PATH: try sudo env \"PATH=\$PATH\" $0" "$how"
+  version=$(node --version)
+  version=${version#v}
+  IFS=. read -r major minor _ <<<"$version"
+  ((major * 1000 + minor >= bootstrap_node_major * 1000 + bootstrap_node_minor)) ||
+    bootstrap_fail "Node $wanted or newer is needed; $(command -v node) is $version." "$how"
+  command -v npm >/dev/null || bootstrap_fail "npm is needed, and there is none in PATH." "$how"
+}
+
+# What proves that a package is there (a command, or a file where it starts with a slash), and what
+# it is for. Proofs, not dpkg, so that a tool installed another way counts.
+bootstrap_package() {
+  case $1 in
+  iproute2) echo "ip network namespaces and interfaces" ;;
+  iputils-ping) echo "ping reachability in the lab" ;;
+  iperf3) echo "iperf3 traffic for throughput" ;;
+  tcpdump) echo "tcpdump recordings on the wire" ;;
+  tshark) echo "tshark decoding by code that is not ours" ;;
+  ethtool) echo "ethtool offload settings of interfaces" ;;
+  nftables) echo "nft packet filters in the lab" ;;
+  procps) echo "ps processes and sysctl" ;;
+  util-linux) echo "nsenter programs inside a namespace" ;;
+  openssl) echo "openssl certificates for the test firewall" ;;
+  curl) echo "curl requests through the tunnel" ;;
+  libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
+  python3 | make) echo "$1 building optional native modules" ;;
+  g++) echo "g++ building optional native modules" ;;
+  *) echo "$1 a tool of this script" ;;
+  esac
+}
+
+bootstrap_packages() {
+  local package proof reason missing=()
+  for package in "$@"; do
+    read -r proof reason < <(bootstrap_package "$package")
+    case $proof in
+    /*) [ -e "$proof" ] && continue ;;
+    *) command -v "$proof" >/dev/null && continue ;;
+    esac
+    missing+=("$package")
+    echo "missing: $package ($reason)"
+  done
+  ((${#missing[@]})) || return 0
+  command -v apt-get >/dev/null || bootstrap_fail \
+    "Only apt-get is known here. Install with this system's package manager: ${missing[*]}"
+  echo "installing with apt-get: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  # A failing update is not the end: the lists at hand may do. The install has the last word.
+  apt-get -qq -o DPkg::Lock::Timeout=120 update >/dev/null 2>&1 || true
+  bootstrap_quietly "apt-get could not install: ${missing[*]}. The lines above say why." \
+    apt-get -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "${missing[@]}"
+}
+
+# Run as the owner of the checkout, so that `sudo scripts/test` leaves no files of root's in it.
+bootstrap_as_owner() {
+  local owner home
+  owner=$(stat -c %U "$bootstrap_root")
+  if [ "$owner" = root ] || ! home=$(getent passwd "$owner" | cut -d: -f6) || [ -z "$home" ]; then
+    "$@"
+  else
+    runuser -u "$owner" -- env HOME="$home" PATH="$PATH" "$@"
+  fi
+}
+
+# The stamp is the lock file and the ABI of node, for which native modules were built.
+bootstrap_modules() {
+  local modules=$bootstrap_root/node_modules stamp
+  # A link leads to modules that belong to another checkout: not ours to replace.
+  [ -L "$modules" ] && return 0
+  stamp="$(sha256sum <"$bootstrap_root/package-lock.json") $(node -p process.versions.modules)"
+  [ -e "$modules/.stamp" ] && [ "$(cat "$modules/.stamp")" = "$stamp" ] && return 0
+  echo "installing node modules: npm ci"
+  bootstrap_quietly "npm ci failed: it needs the npm registry, once." \
+    bootstrap_as_owner npm ci --prefix "$bootstrap_root" --no-audit --no-fund --prefer-offline
+  bootstrap_as_owner tee "$modules/.stamp" <<<"$stamp" >/dev/null
+}
+
+# Always: it takes less than a second.
+bootstrap_build() {
+  echo "building: tsc"
+  bootstrap_quietly "The sources do not compile." \
+    bootstrap_as_owner "$bootstrap_root/node_modules/.bin/tsc" -p "$bootstrap_root"
+}

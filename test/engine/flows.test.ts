@@ -1,0 +1,157 @@
+import t from 'tap';
+import { FlowState, Flows, noFlow, Verdict } from '../../engine/flows.ts';
+import { Fragments } from '../../engine/fragments.ts';
+import { address, TCP } from '../support/packets.ts';
+
+const local = address('10.1.0.10');
+const remote = address('10.2.0.20');
+const egress = 0;
+const ingress = 1;
+
+t.test('both directions of a connection find one record', async (t) => {
+  const flows = new Flows(64);
+  t.equal(flows.find(local, remote, 40000, 80, 6), noFlow);
+  const flow = flows.insert(egress, 0, Verdict.Redirect, 0);
+  t.equal(flows.find(local, remote, 40000, 80, 6), flow);
+  t.equal(flows.directionOf(flow), egress);
+  t.equal(flows.find(remote, local, 80, 40000, 6), flow);
+  t.equal(flows.directionOf(flow), ingress);
+  t.equal(flows.find(remote, local, 40000, 80, 6), noFlow, 'the ports belong to their ends');
+  t.equal(flows.find(local, remote, 40000, 80, 17), noFlow, 'another protocol');
+});
+
+t.test('a flow opened from outside has its local end at the destination', async (t) => {
+  const flows = new Flows(64);
+  flows.find(remote, local, 50000, 22, 6);
+  const flow = flows.insert(ingress, 0, Verdict.Redirect, 0);
+  t.equal(flows.opener[flow], ingress);
+  flows.find(remote, local, 50000, 22, 6);
+  t.equal(flows.directionOf(flow), ingress);
+  flows.find(local, remote, 22, 50000, 6);
+  t.equal(flows.directionOf(flow), egress);
+});
+
+t.test('equal addresses at both ends are told apart by their ports', async (t) => {
+  const flows = new Flows(64);
+  flows.find(local, local, 5, 9, 17);
+  const flow = flows.insert(egress, 0, Verdict.Pass, 0);
+  t.equal(flows.find(local, local, 9, 5, 17), flow);
+  t.equal(flows.directionOf(flow), ingress);
+});
+
+t.test('agrees with a Map under random inserts, finds and removals', async (t) => {
+  const flows = new Flows(256);
+  const model = new Map<string, number>();
+  let seed = 42;
+  const random = (limit: number) => {
+    seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+    return (seed >>> 8) % limit;
+  };
+  for (let step = 0; step < 50_000; step++) {
+    const tuple = [random(12) - 6, random(12) - 6, random(3), random(3), 6] as const;
+    const [source, target, sourcePort, targetPort] = tuple;
+    const names = [
+      [source >>> 0, sourcePort],
+      [target >>> 0, targetPort],
+    ].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    const name = names.join('-');
+    const found = flows.find(...tuple);
+    if (found !== (model.get(name) ?? noFlow)) t.fail(`step ${step}: ${name}`);
+    if (found === noFlow && model.size < 250) model.set(name, flows.insert(egress, 0, 1, step));
+    else if (found !== noFlow && random(2) === 0) {
+      flows.remove(found);
+      model.delete(name);
+    }
+    if (flows.count !== model.size) t.fail(`step ${step}: count`);
+  }
+  t.ok(model.size > 20, 'the walk kept a population');
+});
+
+t.test('TCP state follows the flags of both directions', async (t) => {
+  const flows = new Flows(64);
+  const send = (leaves: boolean, flags: number) => {
+    const flow = leaves ? flows.find(local, remote, 1, 2, 6) : flows.find(remote, local, 2, 1, 6);
+    flows.touch(flow, flags, 1);
+    return flows.state[flow];
+  };
+  flows.find(local, remote, 1, 2, 6);
+  flows.insert(egress, 0, Verdict.Redirect, 0);
+  t.equal(send(true, TCP.SYN), FlowState.Opening);
+  t.equal(send(false, TCP.SYN | TCP.ACK), FlowState.Opening);
+  t.equal(send(true, TCP.ACK), FlowState.Open);
+  t.equal(send(true, TCP.FIN | TCP.ACK), FlowState.HalfClosed);
+  t.equal(
+    send(true, TCP.FIN | TCP.ACK),
+    FlowState.HalfClosed,
+    'a retransmitted FIN changes nothing',
+  );
+  t.equal(send(false, TCP.FIN | TCP.ACK), FlowState.Closed);
+  t.equal(send(false, TCP.ACK), FlowState.Closed, 'the last ACK does not reopen it');
+});
+
+t.test('idle flows go after their own time', async (t) => {
+  for (const [protocol, seconds] of [
+    [17, 120],
+    [1, 30],
+    [6, 30],
+    [47, 600],
+  ]) {
+    const flows = new Flows(64);
+    flows.find(local, remote, 1, 2, protocol);
+    flows.insert(egress, 0, Verdict.Redirect, 0);
+    flows.sweep(seconds * 10, 64);
+    t.equal(flows.count, 1, `protocol ${protocol} is there at ${seconds} s`);
+    flows.sweep(seconds * 10 + 1, 64);
+    t.equal(flows.count, 0, `and gone after`);
+  }
+});
+
+t.test('a full table evicts a closed flow first, an idle one next, a busy one never', async (t) => {
+  const flows = new Flows(64);
+  for (let i = 0; i < 64; i++) {
+    flows.find(local, remote, i, 80, 6);
+    flows.insert(egress, 0, Verdict.Redirect, 1000);
+  }
+  flows.find(local, remote, 1000, 80, 6);
+  t.equal(
+    flows.insert(egress, 0, Verdict.Redirect, 1005),
+    noFlow,
+    'all were busy half a second ago',
+  );
+  const closed = flows.find(local, remote, 7, 80, 6);
+  flows.touch(closed, TCP.RST, 1005);
+  // The victim is looked for in a random sample: ask until it was in it.
+  for (let attempt = 0; attempt < 50 && flows.evicted === 0; attempt++) {
+    flows.find(local, remote, 1000, 80, 6);
+    flows.insert(egress, 0, Verdict.Redirect, 1005);
+  }
+  t.equal(flows.find(local, remote, 7, 80, 6), noFlow, 'the closed one made room');
+  t.not(flows.find(local, remote, 1000, 80, 6), noFlow);
+  t.equal(flows.count, 64);
+});
+
+t.test('cookies differ and change when a connection begins again', async (t) => {
+  const flows = new Flows(4096);
+  const cookies = new Set<number>();
+  for (let i = 0; i < 4096; i++) {
+    flows.find(local, remote, i, 80, 6);
+    cookies.add(flows.cookie[flows.insert(egress, 0, Verdict.Redirect, 0)]);
+  }
+  t.ok(cookies.size > 4090);
+  const before = flows.cookie[0];
+  flows.restart(0, egress, Verdict.Redirect, 0);
+  t.not(flows.cookie[0], before);
+});
+
+t.test('later fragments find the flow of their first one, for a bounded time', async (t) => {
+  const fragments = new Fragments(16);
+  fragments.remember(local, remote, 7, 17, 3, 100);
+  t.equal(fragments.find(local, remote, 7, 17, 100), 3);
+  t.equal(fragments.find(local, remote, 7, 17, 400), 3);
+  t.equal(fragments.find(local, remote, 7, 17, 401), -1, 'too old');
+  t.equal(fragments.find(local, remote, 8, 17, 100), -1, 'another datagram');
+  t.equal(fragments.find(local, remote, 7, 6, 100), -1, 'another protocol');
+  t.equal(fragments.find(remote, local, 7, 17, 100), -1, 'the other direction');
+  for (let id = 100; id < 200; id++) fragments.remember(local, remote, id, 17, id, id);
+  t.equal(fragments.find(local, remote, 199, 17, 199), 199, 'the newest always fits');
+});
