@@ -36,8 +36,18 @@ export type DataPathData = {
 };
 
 export function createEncapsulation(tunnel: Config['tunnel']): Encapsulation {
-  const { geneve, port, vni, vxlan } = tunnel;
-  return tunnel.encapsulation === 'geneve'
-    ? createGeneve({ port, vni, ...geneve })
-    : createVxlan({ port, ...vxlan });
+  const { geneve, port, vni } = tunnel;
+  if (tunnel.encapsulation === 'geneve') return createGeneve({ port, vni, ...geneve });
+  const { egressVni, ingressVni, innerDestination, innerSource } = tunnel.vxlan;
+  return createVxlan({
+    port,
+    egressVni,
+    ingressVni,
+    innerSource: formatMac(innerSource),
+    innerDestination: formatMac(innerDestination),
+  });
+}
+
+function formatMac(bytes: readonly number[]): string {
+  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }

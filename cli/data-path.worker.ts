@@ -7,7 +7,7 @@ import { workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
 import { openGate } from '../engine/gate.ts';
-import { createClock } from '../linux/clock.ts';
+import { openClock } from '../linux/clock.ts';
 import { openReadiness } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
 import { openTunQueue } from '../linux/tun.ts';
@@ -22,7 +22,7 @@ const io = {
   ),
   socket: openTunnelSocket(data.sockets, arena, datagramBatch),
   steering: openSteering(data.controlFd, data.verdictFd),
-  clock: createClock(),
+  clock: openClock(),
   readiness: openReadiness(
     [...data.queues.map((queue) => queue.fd), data.sockets.receive],
     data.wakeFd,
