@@ -39,6 +39,7 @@ export const BPF_LINK_TYPE_TCX = 11;
 /** enum bpf_func_id, those that our programs call. */
 export const helper = {
   map_lookup_elem: 1,
+  map_delete_elem: 3,
   ktime_get_ns: 5,
   skb_store_bytes: 9,
   redirect: 23,

@@ -94,7 +94,12 @@ const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
 const counterAt = typeAt - 8;
 
-/** Registers that live long: R6 context, R7 1 when the key is a whole one, R8 protocol, R9 control. */
+/** What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection. */
+const keyPartial = 0;
+const keyWhole = 1;
+const keyOpens = 2;
+
+/** Registers that live long: R6 context, R7 the kind of key, R8 protocol, R9 control. */
 export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: Direction): Program {
   const items: Item[] = [
     mov.reg(R6, R1),
@@ -191,13 +196,13 @@ function readAddresses(direction: Direction): Item[] {
     storeImmediate32(R10, keyAt + flowKey.localPort, 0),
     // Writes the padding as well: a key is compared whole.
     store32(R10, keyAt + flowKey.protocol, R8),
-    mov.imm(R7, 0),
+    mov.imm(R7, keyPartial),
   ];
 }
 
 /**
  * Falls through with the ports in the key, else jumps to `fragment` (more fragments, or not the
- * first one) or `control`. R7 is 1 when a verdict may be looked up: not for a new TCP connection.
+ * first one) or `control`. R7 becomes keyWhole or keyOpens.
  */
 function readPorts(direction: Direction): Item[] {
   return [
@@ -217,9 +222,11 @@ function readPorts(direction: Direction): Item[] {
     jne.imm(R0, 0, 'control'),
     load8(R1, R10, tcpFlagsAt),
     and.imm(R1, 0x12),
-    jeq.imm(R1, 0x02, 'with-ports'),
+    jne.imm(R1, 0x02, 'may-look-up'),
+    mov.imm(R7, keyOpens),
+    goto('with-ports'),
     label('may-look-up'),
-    mov.imm(R7, 1),
+    mov.imm(R7, keyWhole),
     label('with-ports'),
     ...keyPorts(direction),
   ];
@@ -260,10 +267,15 @@ function obeyControl(policy: SteeringPolicy): Item[] {
 
 function obeyVerdict(): Item[] {
   return [
-    jeq.imm(R7, 0, 'redirect'),
+    jeq.imm(R7, keyPartial, 'redirect'),
     loadMap(R1, 'flows'),
     mov.reg(R2, R10),
     add.imm(R2, keyAt),
+    jeq.imm(R7, keyWhole, 'look-up'),
+    // Another connection on the same ports: what was remembered of the last one must not rule it.
+    call(helper.map_delete_elem),
+    goto('redirect'),
+    label('look-up'),
     call(helper.map_lookup_elem),
     jeq.imm(R0, 0, 'redirect'),
     load32(R1, R0, flowValue.generation),
