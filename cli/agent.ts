@@ -64,6 +64,8 @@ export class Agent {
     this.telemetry = new TelemetryThread(parts.telemetry, gate, {
       change: ({ level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
+        // The data path may be asleep; it need not find out by itself.
+        parts.wake();
         logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
@@ -90,7 +92,7 @@ export class Agent {
       version,
       startedAt: new Date(this.startedMs).toISOString(),
       upMs: Date.now() - this.startedMs,
-      state: stateOf(gateStatus.open, gateStatus.cause),
+      state: stateOf(gateStatus.open, gateStatus.cause, mode),
       cause: gateStatus.sentence,
       mode,
       gate: gateStatus,
@@ -118,8 +120,9 @@ export class Agent {
   }
 }
 
-function stateOf(open: boolean, cause: string): string {
-  if (open) return 'redirecting';
+/** What traffic meets: an open gate redirects once the data path has seen it. */
+function stateOf(open: boolean, cause: string, mode: string): string {
+  if (open) return mode === 'redirect' ? 'redirecting' : 'opening';
   return cause === 'starting' || cause === 'stopping' ? cause : 'closed';
 }
 

@@ -32,7 +32,7 @@ import type { Logger } from './log.ts';
 import { version } from './version.ts';
 
 /** One per network namespace: the name is the lock, since the kernel gives it out once. */
-const tunName = 'microperimeter';
+export const tunName = 'microperimeter';
 /** On bpffs; holds what must outlive the agent with `onAgentFailure: drop`. */
 export const pinDirectory = '/run/microperimeter/bpf';
 /** The engine breathes at least every 100 ms; several missed breaths are a failure. */

@@ -26,6 +26,7 @@ import {
   interfacePinDirectory,
   pinsIn,
   preparePinDirectory,
+  releaseDeadPins,
   releasePin,
   tidyPinDirectory,
 } from './bpf/pins.ts';
@@ -179,7 +180,7 @@ function attachAll(
   closers.add(() => unpin(places, policy.pinDirectory));
   if (policy.onAgentFailure === 'drop') pin(places, policy.pinDirectory);
   for (const path of leftovers) releasePin(path);
-  if (leftovers.length > 0) tidyPinDirectory(policy.pinDirectory);
+  releaseDeadPins(policy.pinDirectory);
   return {
     controlFd: maps.control,
     verdictFd: maps.flows,

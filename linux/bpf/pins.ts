@@ -79,7 +79,8 @@ export function tidyPinDirectory(directory: string): void {
   for (const name of entries(directory)) {
     if (directoryName.test(name)) removeEmpty(`${directory}/${name}`);
   }
-  if (entries(directory).length > 0) return;
+  // A kernel with CONFIG_BPF_PRELOAD puts files of its own into every bpffs.
+  if (entries(directory).some((name) => directoryName.test(name))) return;
   // EBUSY: somebody has the directory open; an empty bpffs left there does no harm.
   if (isOurMount(directory)) umount2(directory, 0);
   removeEmpty(directory);
@@ -106,13 +107,32 @@ function isOurMount(directory: string): boolean {
 
 /**
  * For an operator, when a dead agent's links drop traffic: removes every link pinned under
- * `directory`, of all interfaces and namespaces. Returns the paths removed.
+ * `directory` for this thread's network namespace. Returns the paths removed.
  */
 export function releaseLeftovers(directory: string): string[] {
+  const { ino } = statSync('/proc/thread-self/ns/net');
   const released = entries(directory)
-    .filter((name) => directoryName.test(name))
+    .filter((name) => name.startsWith(`${ino}-`))
     .flatMap((name) => pinsIn(`${directory}/${name}`))
     .filter((path) => releasePin(path));
   tidyPinDirectory(directory);
   return released;
+}
+
+/** Removes links whose interface is gone: they hold nothing any more. Of all namespaces. */
+export function releaseDeadPins(directory: string): void {
+  const names = entries(directory).filter((name) => directoryName.test(name));
+  for (const path of names.flatMap((name) => pinsIn(`${directory}/${name}`))) {
+    if (isDead(path)) releasePin(path);
+  }
+  if (names.length > 0) tidyPinDirectory(directory);
+}
+
+function isDead(path: string): boolean {
+  const link = getPinned(path);
+  try {
+    return describeTcxLink(link)?.interfaceIndex === 0;
+  } finally {
+    close(link);
+  }
 }
