@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import type { Encapsulation } from './firewalls.ts';
@@ -54,7 +54,9 @@ export type AgentOptions = {
   readonly onLine?: (line: string) => void;
 };
 
-export const agentCommand = fileURLToPath(new URL('../../bin/microperimeter', import.meta.url));
+const here = dirname(fileURLToPath(import.meta.url));
+/** Seen from dist/lab. */
+export const agentCommand = resolve(here, '../../bin/microperimeter');
 
 /** How long the agent may take to stop by itself when the lab ends. */
 const graceMs = 3000;
