@@ -5,8 +5,8 @@
  *
  *  1. `queue` copies pieces into iovecs and a message into its socket's row of mmsghdrs.
  *  2. `flush` sends row by row; the kernel cuts super-datagrams (UDP_SEGMENT).
- *  3. What the kernel refuses gets a reason. An error may belong to an earlier datagram (ICMP, which
- *     a connected socket reports at its next call): those are tried once more.
+ *  3. What the kernel refuses gets a reason. An error may belong to an earlier datagram (ICMP,
+ *     which a connected socket reports at its next call): those are tried once more.
  */
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';

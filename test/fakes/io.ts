@@ -118,6 +118,7 @@ export class FakeSocket implements TunnelSocket {
   }
 
   queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
+    if (this.queued === this.results.length) return false;
     const bytes = gather(this.arena, pieces);
     const step = segmentSize > 0 ? segmentSize : bytes.length;
     if (this.answer === Reason.Ok) {
