@@ -1,6 +1,6 @@
 /**
- * The lab on a terminal: what goes where, live. On a terminal the picture is drawn over itself a few
- * times a second; elsewhere each event is a line of its own.
+ * The lab on a terminal: what goes where, live. On a terminal the picture is drawn over itself a
+ * few times a second; elsewhere each event is a line of its own.
  */
 import pc from 'picocolors';
 import type { AgentStatus, Amount } from './agent.ts';
