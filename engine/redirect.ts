@@ -23,6 +23,7 @@ import {
   ipv4DontFragment,
   ipv4HeaderLength,
   ipv4Id,
+  ipv4Protocol,
   ipv4Source,
   ipv4Tos,
   ipv4TotalLength,
@@ -132,22 +133,22 @@ export class Redirect {
         flow = this.admit(flow, flags, direction, link);
         if (flow === noFlow) return this.drop(Reason.FlowsFull);
       }
-      if (key.kind === KeyKind.FirstFragment) {
-        fragments.remember(
-          key.source,
-          key.destination,
-          ipv4Id(view, at),
-          key.protocol,
-          flow,
-          nowTick,
-        );
-      }
+      if (key.kind === KeyKind.FirstFragment) this.rememberFragments(flow);
     }
     flows.touch(flow, flags, nowTick);
     if (mode === SteeringMode.Drop && flows.verdict[flow] !== Verdict.PassBuiltIn) {
       return this.drop(Reason.DroppedGateClosed);
     }
     this.forward(flow, flags, device, link);
+  }
+
+  /** The datagram's later fragments, which have no ports, belong to `flow`. */
+  private rememberFragments(flow: number): void {
+    const { arena, fragments, nowTick } = this.path;
+    const { key } = this;
+    const id = ipv4Id(arena.view, this.at);
+    const protocol = ipv4Protocol(arena.view, this.at);
+    fragments.remember(key.source, key.destination, id, protocol, flow, nowTick);
   }
 
   /** Check the packet at hand and fill the key; its length becomes the IPv4 total length. */
@@ -330,6 +331,8 @@ export class Redirect {
   private fragment(flow: number, direction: Direction, cookie: number): void {
     const { view } = this.path.arena;
     const total = this.length - ipv4HeaderLength(view, this.at);
+    // The firewall will return fragments of what we read as a whole.
+    this.rememberFragments(flow);
     this.begin(direction, cookie, Gso.None, 0);
     for (;;) {
       this.reserveScratch();

@@ -22,7 +22,7 @@ export type AgentStatus = {
   readonly gate: {
     readonly open: boolean;
     readonly leaseMs: number;
-    readonly lastSuccess: unknown;
+    readonly cause: string;
   };
   readonly firewall: { readonly name: string; readonly address: string };
   readonly interfaces: readonly { readonly name: string; readonly index: number }[];

@@ -118,6 +118,7 @@ export const mount: (
 export const umount2: (target: string, flags: number) => number = libc.func(
   'int umount2(const char*, int)',
 );
+export const setns: (fd: Fd, type: number) => number = libc.func('int setns(int, int)');
 const syscall3: (number: number, a: number, b: Address, c: number) => number = libc.func(
   'long syscall(long, long, uintptr_t, long)',
 );

@@ -18,6 +18,7 @@ import { maximumPieces, type Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import { callFailed, SystemError, UnsupportedFeature } from './errors.ts';
 import { Closers } from './fd.ts';
+import { features, requireFeature } from './feature.ts';
 import { isIpv6Missing, listInterfaces, setLink } from './netlink.ts';
 import {
   type Address,
@@ -80,7 +81,7 @@ export function createTun(options: TunOptions): Tun {
       const extra = queue === 0 ? abi.IFF_TUN_EXCL : 0;
       fds.push(closers.own(openQueue(options.name, extra)));
     }
-    const udpSegmentation = setOffloads(fds[0]!);
+    const udpSegmentation = setOffloads(fds[0]);
     const index = listInterfaces().find((link) => link.name === options.name)?.index ?? 0;
     withoutIpv6(index);
     setLink(index, { mtu: tunMtu, queueLength: tunQueueLength });
@@ -130,6 +131,7 @@ function openFailed(code: number): SystemError {
 }
 
 function attachFailed(name: string, code: number): SystemError {
+  if (code === constants.errno.EINVAL) requireFeature(features.tunQueues);
   if (code !== constants.errno.EBUSY) return callFailed('ioctl(TUNSETIFF)', code);
   return new SystemError('ERR_TUN_BUSY', `the interface ${name} already exists`, {
     call: 'ioctl(TUNSETIFF)',
@@ -202,7 +204,7 @@ export class TunQueue implements PacketDevice {
     const { capacity, at } = batch;
     let count = 0;
     while (count < capacity) {
-      const target = this.address + at[count]! - headerLength;
+      const target = this.address + at[count] - headerLength;
       const length = read(this.fd, target, readLength);
       if (length < 0) {
         const code = errno();
@@ -228,16 +230,16 @@ export class TunQueue implements PacketDevice {
     let total = 0;
     for (let index = 0; index < count; index++) {
       const entry = (index + 1) * abi.iovec.size;
-      setPointer(vector, entry + abi.iovec.iov_base, this.address + at[index]!);
-      vector.setUint32(entry + abi.iovec.iov_len, length[index]!, LITTLE_ENDIAN);
-      total += length[index]!;
+      setPointer(vector, entry + abi.iovec.iov_base, this.address + at[index]);
+      vector.setUint32(entry + abi.iovec.iov_len, length[index], LITTLE_ENDIAN);
+      total += length[index];
     }
     encodeVirtioHeader(this.header.view, gso, gsoSize, checksumStart, checksumOffset);
     if (gso !== Gso.None) {
       completeSuperHeader(
         this.header.view,
         this.bytes,
-        at[0]! + checksumStart,
+        at[0] + checksumStart,
         checksumStart,
         total,
       );
@@ -291,7 +293,7 @@ export function decodeVirtioHeader(
     return;
   }
   batch.length[index] = packetLength;
-  const headerAt = batch.at[index]! - headerLength;
+  const headerAt = batch.at[index] - headerLength;
   const flags = view.getUint8(headerAt + abi.virtio_net_hdr.flags);
   const gsoType =
     view.getUint8(headerAt + abi.virtio_net_hdr.gso_type) & ~abi.VIRTIO_NET_HDR_GSO_ECN;
@@ -372,8 +374,8 @@ function completeSuperHeader(
   let headers = checksumStart + udpHeaderLength;
   const type = header.getUint8(abi.virtio_net_hdr.gso_type);
   if (type === abi.VIRTIO_NET_HDR_GSO_TCPV4) {
-    headers = checksumStart + (bytes[transportAt + tcpDataOffsetAt]! >> 4) * 4;
-    if ((bytes[transportAt + tcpFlagsAt]! & tcpCwr) !== 0) {
+    headers = checksumStart + (bytes[transportAt + tcpDataOffsetAt] >> 4) * 4;
+    if ((bytes[transportAt + tcpFlagsAt] & tcpCwr) !== 0) {
       header.setUint8(abi.virtio_net_hdr.gso_type, type | abi.VIRTIO_NET_HDR_GSO_ECN);
     }
   }

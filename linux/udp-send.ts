@@ -1,0 +1,381 @@
+/**
+ * Sending into the tunnel. Each firewall has several sockets, one source port each; the entropy of
+ * a send chooses among them, so that one flow keeps one port and one order. What is queued for a
+ * socket goes by one sendmmsg.
+ *
+ *  1. `queue` copies pieces into iovecs and a message into its socket's row of mmsghdrs.
+ *  2. `flush` sends row by row; the kernel cuts super-datagrams (UDP_SEGMENT).
+ *  3. What the kernel refuses gets a reason. An error may belong to an earlier datagram (ICMP, which
+ *     a connected socket reports at its next call): those are tried once more.
+ */
+import { constants } from 'node:os';
+import type { Arena } from '../engine/arena.ts';
+import { Reason } from '../parsers/reason.ts';
+import { maximumPieces, type Pieces } from '../tunnel/pieces.ts';
+import * as abi from './abi/net.ts';
+import {
+  type Address,
+  addressOf,
+  allocate,
+  connect,
+  errno,
+  type Fd,
+  getsockopt,
+  LITTLE_ENDIAN,
+  type Region,
+  sendmmsg,
+  sendmsg,
+  setPointer,
+} from './syscall.ts';
+
+/** A firewall and the connected sockets that lead to it. */
+export type Peer = {
+  /** IPv4 address as int32 of its wire bytes. */
+  readonly address: number;
+  readonly port: number;
+  readonly senders: readonly Fd[];
+};
+
+/** One control message each for UDP_SEGMENT and IP_TOS, padded to 8, in this order. */
+const controlLength = abi.cmsghdr.size + 8;
+const controlsLength = 2 * controlLength;
+const outerHeaderLength = 20 + 8;
+
+/** One socket and the messages that wait for it. */
+type Row = {
+  readonly fd: Fd;
+  readonly peer: Peer;
+  readonly messages: Region;
+  /** Which queued send each message is. */
+  readonly slots: Int32Array;
+  count: number;
+};
+
+export class DatagramSender {
+  readonly results: Int32Array;
+  /** Turns false, for good, when a device cannot cut for us (EIO); we then send piece by piece. */
+  segmentation: boolean;
+  private readonly base: Address;
+  private readonly capacity: number;
+  private readonly peers: readonly Peer[];
+  private readonly rows: readonly Row[];
+  /** First row of each peer. */
+  private readonly firstRows: Int32Array;
+  private readonly vectors: Region;
+  private readonly controls: Region;
+  private readonly segmentSizes: Uint16Array;
+  /** Rows that have something to send. */
+  private readonly active: Int32Array;
+  private activeCount = 0;
+  private queued = 0;
+  /** For one datagram sent by itself. */
+  private readonly single = allocate(abi.msghdr.size);
+  private readonly singleVectors = allocate(maximumPieces * abi.iovec.size);
+  private readonly scratch = allocate(abi.sockaddr_in.size + 8);
+
+  constructor(peers: readonly Peer[], arena: Arena, capacity: number, segmentation: boolean) {
+    this.base = addressOf(arena.bytes);
+    this.capacity = capacity;
+    this.segmentation = segmentation;
+    this.peers = peers;
+    this.rows = peers.flatMap((peer) => peer.senders.map((fd) => createRow(fd, peer, capacity)));
+    this.firstRows = new Int32Array(peers.length);
+    for (let index = 1; index < peers.length; index++) {
+      this.firstRows[index] = this.firstRows[index - 1] + peers[index - 1].senders.length;
+    }
+    this.results = new Int32Array(capacity);
+    this.segmentSizes = new Uint16Array(capacity);
+    this.active = new Int32Array(this.rows.length);
+    this.vectors = allocate(capacity * maximumPieces * abi.iovec.size);
+    this.controls = allocate(capacity * controlsLength);
+    for (let slot = 0; slot < capacity; slot++) {
+      writeControlHeaders(this.controls.view, slot * controlsLength);
+    }
+  }
+
+  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
+    if (this.queued === this.capacity) return false;
+    const slot = this.queued++;
+    const rowIndex = this.chooseRow(peer, entropy);
+    if (rowIndex < 0) {
+      this.results[slot] = Reason.SocketUnreachable;
+      return true;
+    }
+    this.results[slot] = Reason.Ok;
+    this.segmentSizes[slot] = segmentSize;
+    const row = this.rows[rowIndex];
+    if (row.count === 0) this.active[this.activeCount++] = rowIndex;
+    row.slots[row.count] = slot;
+    const at = row.count * abi.mmsghdr.size;
+    row.count++;
+    this.writeVectors(pieces, slot);
+    this.writeMessage(row.messages.view, at, slot, pieces.count, segmentSize, tos);
+    return true;
+  }
+
+  flush(): number {
+    for (let index = 0; index < this.activeCount; index++) {
+      const row = this.rows[this.active[index]];
+      this.flushRow(row);
+      row.count = 0;
+    }
+    this.activeCount = 0;
+    const count = this.queued;
+    this.queued = 0;
+    return count;
+  }
+
+  /**
+   * Connects a sender anew, so that the route is looked up now and not remembered from before an
+   * ICMP told another socket of a narrower path. 0 when there is no route.
+   */
+  pathMtu(address: number): number {
+    const peer = this.peers.find((candidate) => candidate.address === address);
+    const fd = peer?.senders[0];
+    if (peer === undefined || fd === undefined) return 0;
+    const { view, address: scratchAddress } = this.scratch;
+    const lengthAt = abi.sockaddr_in.size + 4;
+    writeSocketAddress(view, peer.address, peer.port);
+    if (connect(fd, scratchAddress, abi.sockaddr_in.size) < 0) return 0;
+    view.setUint32(lengthAt, 4, LITTLE_ENDIAN);
+    const valueAt = abi.sockaddr_in.size;
+    const result = getsockopt(
+      fd,
+      abi.IPPROTO_IP,
+      abi.IP_MTU,
+      scratchAddress + valueAt,
+      scratchAddress + lengthAt,
+    );
+    return result < 0 ? 0 : view.getInt32(valueAt, LITTLE_ENDIAN);
+  }
+
+  private chooseRow(address: number, entropy: number): number {
+    for (let index = 0; index < this.peers.length; index++) {
+      const peer = this.peers[index];
+      if (peer.address === address) {
+        return this.firstRows[index] + ((entropy >>> 0) % peer.senders.length);
+      }
+    }
+    return -1;
+  }
+
+  private writeVectors(pieces: Pieces, slot: number): void {
+    const { count, at, length } = pieces;
+    const view = this.vectors.view;
+    let entry = slot * maximumPieces * abi.iovec.size;
+    for (let index = 0; index < count; index++) {
+      setPointer(view, entry + abi.iovec.iov_base, this.base + at[index]);
+      view.setUint32(entry + abi.iovec.iov_len, length[index], LITTLE_ENDIAN);
+      entry += abi.iovec.size;
+    }
+  }
+
+  private writeMessage(
+    view: DataView,
+    at: number,
+    slot: number,
+    vectorCount: number,
+    segmentSize: number,
+    tos: number,
+  ): void {
+    const vectors = this.vectors.address + slot * maximumPieces * abi.iovec.size;
+    setPointer(view, at + abi.msghdr.msg_iov, vectors);
+    view.setUint32(at + abi.msghdr.msg_iovlen, vectorCount, LITTLE_ENDIAN);
+    const controlAt = slot * controlsLength;
+    const length = writeControlValues(this.controls.view, controlAt, segmentSize, tos);
+    // TOS alone: skip the first of the two control messages.
+    const first = segmentSize === 0 ? controlAt + controlLength : controlAt;
+    setPointer(view, at + abi.msghdr.msg_control, this.controls.address + first);
+    view.setUint32(at + abi.msghdr.msg_controllen, length, LITTLE_ENDIAN);
+  }
+
+  private flushRow(row: Row): void {
+    let done = 0;
+    let retried = false;
+    while (done < row.count) {
+      const slot = row.slots[done];
+      const segmented = this.segmentSizes[slot] > 0;
+      if (segmented && !this.segmentation) {
+        this.results[slot] = this.sendPieceByPiece(row, done);
+        done++;
+        continue;
+      }
+      const run = this.segmentation ? row.count - done : this.unsegmentedRun(row, done);
+      const first = row.messages.address + done * abi.mmsghdr.size;
+      const sent = sendmmsg(row.fd, first, run, abi.MSG_DONTWAIT);
+      if (sent > 0) {
+        done += sent;
+        retried = false;
+        continue;
+      }
+      const code = errno();
+      if (code === EIO && segmented) {
+        this.segmentation = false;
+        continue;
+      }
+      if (!retried && mayBePending(code)) {
+        retried = true;
+        continue;
+      }
+      retried = false;
+      this.results[slot] = this.reasonOf(code, slot, row.peer);
+      done++;
+      if (code === EAGAIN) {
+        while (done < row.count) this.results[row.slots[done++]] = Reason.SocketFull;
+      }
+    }
+  }
+
+  private unsegmentedRun(row: Row, from: number): number {
+    let end = from;
+    while (end < row.count && this.segmentSizes[row.slots[end]] === 0) end++;
+    return end - from;
+  }
+
+  private reasonOf(code: number, slot: number, peer: Peer): Reason {
+    const size = this.segmentSizes[slot];
+    // Before Linux 6.12 a segment larger than the path was EINVAL, like any other bad argument.
+    if (code === EINVAL && size > 0 && size + outerHeaderLength > this.pathMtu(peer.address)) {
+      return Reason.SocketTooBig;
+    }
+    return socketReason(code);
+  }
+
+  /** Cut a super-datagram ourselves: one sendmsg for each segment. Stops at the first refusal. */
+  private sendPieceByPiece(row: Row, index: number): Reason {
+    const slot = row.slots[index];
+    const size = this.segmentSizes[slot];
+    const messageAt = index * abi.mmsghdr.size;
+    const pieceCount = row.messages.view.getUint32(
+      messageAt + abi.msghdr.msg_iovlen,
+      LITTLE_ENDIAN,
+    );
+    this.prepareSingle(row.messages.view, messageAt, slot);
+    const source = this.vectors.view;
+    const target = this.singleVectors.view;
+    let entry = slot * maximumPieces * abi.iovec.size;
+    const end = entry + pieceCount * abi.iovec.size;
+    let taken = 0;
+    while (entry < end) {
+      let room = size;
+      let parts = 0;
+      while (room > 0 && entry < end) {
+        const length = source.getUint32(entry + abi.iovec.iov_len, LITTLE_ENDIAN) - taken;
+        const part = Math.min(length, room);
+        const partAt = parts * abi.iovec.size;
+        const address = getPointer(source, entry + abi.iovec.iov_base) + taken;
+        setPointer(target, partAt + abi.iovec.iov_base, address);
+        target.setUint32(partAt + abi.iovec.iov_len, part, LITTLE_ENDIAN);
+        parts++;
+        room -= part;
+        taken += part;
+        if (part === length) {
+          entry += abi.iovec.size;
+          taken = 0;
+        }
+      }
+      const reason = this.sendSingle(row.fd, parts);
+      if (reason !== Reason.Ok) return reason;
+    }
+    return Reason.Ok;
+  }
+
+  /** A message like the queued one, but without UDP_SEGMENT. */
+  private prepareSingle(view: DataView, messageAt: number, slot: number): void {
+    const queuedLength = view.getUint32(messageAt + abi.msghdr.msg_controllen, LITTLE_ENDIAN);
+    const control = this.controls.address + slot * controlsLength + controlLength;
+    setPointer(this.single.view, abi.msghdr.msg_iov, this.singleVectors.address);
+    setPointer(this.single.view, abi.msghdr.msg_control, control);
+    this.single.view.setUint32(
+      abi.msghdr.msg_controllen,
+      queuedLength - controlLength,
+      LITTLE_ENDIAN,
+    );
+  }
+
+  private sendSingle(fd: Fd, parts: number): Reason {
+    this.single.view.setUint32(abi.msghdr.msg_iovlen, parts, LITTLE_ENDIAN);
+    if (sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
+    if (mayBePending(errno()) && sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) {
+      return Reason.Ok;
+    }
+    return socketReason(errno());
+  }
+}
+
+const { EAGAIN, ENOBUFS, ENOMEM, EINVAL, EIO, EMSGSIZE, ENETUNREACH, EHOSTUNREACH, ENETDOWN } =
+  constants.errno;
+const { ECONNREFUSED, ENOPROTOOPT, EOPNOTSUPP } = constants.errno;
+/** Not in node:os on every version. */
+const EHOSTDOWN = 112;
+
+/** Errors that an ICMP message may have left on the socket (net/ipv4/icmp.c icmp_err_convert). */
+function mayBePending(code: number): boolean {
+  return (
+    code === ECONNREFUSED ||
+    code === ENETUNREACH ||
+    code === EHOSTUNREACH ||
+    code === EHOSTDOWN ||
+    code === EMSGSIZE ||
+    code === ENOPROTOOPT ||
+    code === EOPNOTSUPP
+  );
+}
+
+/** The fate of a datagram that the kernel did not take. */
+export function socketReason(code: number): Reason {
+  switch (code) {
+    case EAGAIN:
+    case ENOBUFS:
+    case ENOMEM:
+      return Reason.SocketFull;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETDOWN:
+      return Reason.SocketUnreachable;
+    case EMSGSIZE:
+      return Reason.SocketTooBig;
+    default:
+      return Reason.SocketRefused;
+  }
+}
+
+function createRow(fd: Fd, peer: Peer, capacity: number): Row {
+  const messages = allocate(capacity * abi.mmsghdr.size);
+  return { fd, peer, messages, slots: new Int32Array(capacity), count: 0 };
+}
+
+/** The parts of both control messages that never change: UDP_SEGMENT (u16), then IP_TOS (int). */
+export function writeControlHeaders(view: DataView, at: number): void {
+  view.setUint32(at + abi.cmsghdr.cmsg_len, abi.cmsghdr.size + 2, LITTLE_ENDIAN);
+  view.setInt32(at + abi.cmsghdr.cmsg_level, abi.SOL_UDP, LITTLE_ENDIAN);
+  view.setInt32(at + abi.cmsghdr.cmsg_type, abi.UDP_SEGMENT, LITTLE_ENDIAN);
+  at += controlLength;
+  view.setUint32(at + abi.cmsghdr.cmsg_len, abi.cmsghdr.size + 4, LITTLE_ENDIAN);
+  view.setInt32(at + abi.cmsghdr.cmsg_level, abi.IPPROTO_IP, LITTLE_ENDIAN);
+  view.setInt32(at + abi.cmsghdr.cmsg_type, abi.IP_TOS, LITTLE_ENDIAN);
+}
+
+/** Their values; returns how many bytes of control messages the send has. */
+export function writeControlValues(
+  view: DataView,
+  at: number,
+  segmentSize: number,
+  tos: number,
+): number {
+  view.setUint16(at + abi.cmsghdr.size, segmentSize, LITTLE_ENDIAN);
+  view.setInt32(at + controlLength + abi.cmsghdr.size, tos, LITTLE_ENDIAN);
+  return (segmentSize === 0 ? 0 : controlLength) + (tos === 0 ? 0 : controlLength);
+}
+
+/** A sockaddr_in at the start of `view`; `address` as int32 of its wire bytes. */
+export function writeSocketAddress(view: DataView, address: number, port: number): void {
+  view.setUint16(abi.sockaddr_in.sin_family, abi.AF_INET, LITTLE_ENDIAN);
+  view.setUint16(abi.sockaddr_in.sin_port, port);
+  view.setInt32(abi.sockaddr_in.sin_addr, address);
+}
+
+function getPointer(view: DataView, at: number): number {
+  return view.getUint32(at, LITTLE_ENDIAN) + view.getUint32(at + 4, LITTLE_ENDIAN) * 0x1_0000_0000;
+}
