@@ -1,6 +1,6 @@
 /**
- * What is seen on the wire, by eyes that are not ours: tcpdump records, tshark decodes. Nothing here
- * knows a header; questions are display filters, answers are tshark's fields.
+ * What is seen on the wire, by eyes that are not ours: tcpdump records, tshark decodes. Nothing
+ * here knows a header; questions are display filters, answers are tshark's fields.
  */
 import { join } from 'node:path';
 import type { Namespace } from './namespace.ts';

@@ -1,7 +1,7 @@
 /**
- * A certificate authority for one run and the firewall's certificate under it, made by the `openssl`
- * command in a directory that only root reads and that goes when the process ends. The lab keeps its
- * other files there too.
+ * A certificate authority for one run and the firewall's certificate under it, made by the
+ * `openssl` command in a directory that only root reads and that goes when the process ends. The
+ * lab keeps its other files there too.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -36,8 +36,8 @@ export function keepRunDirectory(directory: string): void {
 }
 
 /**
- * Writes `<name>-ca.pem`, `<name>.pem` and `<name>.key` into `directory`: valid for two days and for
- * the IPv4 address given. Throws when the openssl command fails.
+ * Writes `<name>-ca.pem`, `<name>.pem` and `<name>.key` into `directory`: valid for two days and
+ * for the IPv4 address given. Throws when the openssl command fails.
  */
 export function createCertificates(directory: string, name: string, address: string): Certificates {
   const path = (file: string) => join(directory, `${name}${file}`);

@@ -1,7 +1,7 @@
 /**
- * Evidence from captures at both ends of the hair-pin: on the server's link, where packets must be as
- * the workload made them, and on the firewall's, where they must be wrapped. Requests carry a mark
- * in their path that occurs nowhere else, and tshark looks for it.
+ * Evidence from captures at both ends of the hair-pin: on the server's link, where packets must be
+ * as the workload made them, and on the firewall's, where they must be wrapped. Requests carry a
+ * mark in their path that occurs nowhere else, and tshark looks for it.
  */
 import type { Capture } from './capture.ts';
 import type { Stage } from './stage.ts';

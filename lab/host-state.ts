@@ -3,8 +3,8 @@
  * before the agent starts and after it stops; the two must be equal. Read by other people's
  * programs (ip, ethtool, nft, sysctl, tc), never by ours.
  *
- * Left out is what changes by itself: counters, lifetimes of addresses, neighbours, the route cache,
- * and the number of connections that the kernel tracks.
+ * Left out is what changes by itself: counters, lifetimes of addresses, neighbours, the route
+ * cache, and the number of connections that the kernel tracks.
  */
 import { spawnSync } from 'node:child_process';
 import type { Namespace } from './namespace.ts';
@@ -93,7 +93,9 @@ function lines(host: Namespace, command: string, args: readonly string[]): strin
     .filter((line) => line !== '');
 }
 
-/** Standard output, whatever the exit code: `sysctl -a` and `tc filter` complain about some items. */
+/**
+ * Standard output, whatever the exit code: `sysctl -a` and `tc filter` complain about some items.
+ */
 function output(host: Namespace, command: string, args: readonly string[]): string {
   return spawnSync('nsenter', [`--net=${host.path}`, command, ...args], {
     encoding: 'utf8',

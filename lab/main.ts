@@ -153,33 +153,40 @@ function toJson(stage: Stage, live: Live, steps: readonly StepResult[]): object 
 }
 
 function printResults(live: Live, results: readonly StepResult[]): void {
+  const lines = { top: '', bottom: '', left: '', right: '', mid: '', middle: ' ' };
+  const corners = { 'top-mid': '', 'top-left': '', 'top-right': '', 'bottom-mid': '' };
+  const ends = { 'bottom-left': '', 'bottom-right': '', 'left-mid': '', 'right-mid': '' };
   const table = new Table({
-    head: ['step', 'expected', 'seen', 'verdict', 'time'],
+    head: ['step', 'expected', 'seen', 'time'].map((word) => pc.bold(word)),
+    chars: { ...lines, ...corners, ...ends, 'mid-mid': '' },
     wordWrap: true,
-    colWidths: columnWidths(process.stdout.columns ?? 120),
-    style: { head: ['bold'], border: ['gray'] },
+    colWidths: columnWidths(process.stdout.columns ?? 130),
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 1 },
   });
-  const colours = { held: pc.green, failed: pc.red, skipped: pc.yellow };
-  for (const { title, checks, verdict, durationMs } of results) {
-    const time = `${(durationMs / 1000).toFixed(1)} s`;
-    if (checks.length === 0) table.push([title, '', '', colours[verdict](verdict), time]);
-    checks.forEach((check, index) => {
-      const mark = check.holds ? pc.green('✓') : pc.red('✗');
-      const first = index === 0;
-      const [step, word] = first ? [title, colours[verdict](verdict)] : ['', ''];
-      table.push([step, `${mark} ${check.expected}`, check.seen, word, first ? time : '']);
-    });
-  }
+  for (const result of results) table.push(...resultRows(result));
   console.log(table.toString());
   const held = results.filter((result) => result.verdict === 'held').length;
-  const words = `${held} of ${results.length} steps held (${live.firewall} firewall, ${live.encapsulation})`;
+  const setting = `${live.firewall} firewall, ${live.encapsulation}`;
+  const words = `\n${held} of ${results.length} steps held (${setting})`;
   console.log(held === results.length ? pc.green(words) : pc.red(words));
 }
 
+/** The step and its verdict, then a line for each check. */
+function resultRows({ title, checks, verdict, durationMs }: StepResult): string[][] {
+  const colours = { held: pc.green, failed: pc.red, skipped: pc.yellow };
+  const time = `${(durationMs / 1000).toFixed(1)} s`;
+  const rows = checks.map((check) => {
+    const mark = check.holds ? pc.green('✓') : pc.red('✗');
+    return ['', `${mark} ${check.expected}`, check.seen, ''];
+  });
+  return [['', '', '', ''], [pc.bold(title), colours[verdict](verdict), '', time], ...rows];
+}
+
+/** Of step, expected, seen, time: the width of the terminal, within reason. */
 function columnWidths(width: number): number[] {
-  const fixed = 20 + 9 + 8 + 6;
-  const rest = Math.max(40, Math.min(width, 160) - fixed);
-  return [20, Math.ceil(rest * 0.52), Math.floor(rest * 0.48), 9, 8];
+  const [step, time] = [33, 8];
+  const rest = Math.max(50, Math.min(width, 160) - step - time - 3);
+  return [step, Math.ceil(rest * 0.55), Math.floor(rest * 0.45), time];
 }
 
 function keep(stage: Stage, quietly: boolean): void {

@@ -1,6 +1,7 @@
 /**
- * Programs that the lab starts in its hosts. Each is known by its child process, its output is kept,
- * and none outlives the lab: on exit, whatever still runs is stopped, the polite ones politely.
+ * Programs that the lab starts in its hosts. Each is known by its child process, its output is
+ * kept, and none outlives the lab: on exit, whatever still runs is stopped, the polite ones
+ * politely.
  */
 import type { ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,6 @@
-/** What the story plays on: hosts, firewall, servers, traffic, and what was there before the agent. */
+/**
+ * What the story plays on: hosts, firewall, servers, traffic, and what was there before the agent.
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';

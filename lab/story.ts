@@ -1,6 +1,6 @@
 /**
- * The story: what a user wants to know of the agent, step by step, each step decided by what was seen
- * on the wire. A step's checks say what was expected and what was seen.
+ * The story: what a user wants to know of the agent, step by step, each step decided by what was
+ * seen on the wire. A step's checks say what was expected and what was seen.
  */
 import { gateBoundMs } from './agent.ts';
 import {

@@ -14,8 +14,8 @@
  * client of connections that come in to the workload. The container stands for Docker on the
  * workload: an interface at MTU 1500 whose packets the workload routes, without NAT.
  *
- * Every interface towards the rest of the world is called `eth0`; the routers' interfaces are called
- * after the host at their other end. Making it all takes well under a second.
+ * Every interface towards the rest of the world is called `eth0`; the routers' interfaces are
+ * called after the host at their other end. Making it all takes well under a second.
  */
 import { spawnSync } from 'node:child_process';
 import { join, Namespace } from './namespace.ts';

@@ -1,6 +1,6 @@
 /**
- * The lab on a terminal: what goes where, live. On a terminal the picture is drawn over itself a few
- * times a second; elsewhere each event is a line of its own.
+ * The lab on a terminal: what goes where, live. On a terminal the picture is drawn over itself a
+ * few times a second; elsewhere each event is a line of its own.
  */
 import pc from 'picocolors';
 import type { AgentStatus, Amount } from './agent.ts';
@@ -125,7 +125,7 @@ function linesView(live: Live): View {
     begin: (title) => say(`${title} …`),
     end: (result) => {
       say(`${title(result)} ${pc.dim(`${(result.durationMs / 1000).toFixed(1)} s`)}`);
-      for (const row of trafficRows(live)) if (live.status !== undefined) say(`  ${row}`);
+      if (live.status !== undefined) for (const row of trafficRows(live)) say(`  ${row}`);
     },
     verdict: (event) => {
       if (event.event === 'blocked') say(`  firewall ${verdictRow(event)}`);
@@ -171,12 +171,13 @@ class TerminalView implements View {
 
 function draw(live: Live): string[] {
   const seconds = ((performance.now() - live.startedAt) / 1000).toFixed(1);
+  const line = pc.dim('──');
   const name = `${pc.bold('microperimeter lab')}  ${live.firewall} firewall, ${live.encapsulation}`;
   return [
     `${name}  ${pc.dim(`${seconds} s`)}`,
     '',
-    `  workload ${addresses.workload} ${pc.dim('──')} router ${pc.dim('──')} server ${addresses.server}`,
-    `                         ${pc.dim('└──')} transit ${pc.dim('──')} firewall ${addresses.firewall}`,
+    `  workload ${addresses.workload} ${line} router ${line} server ${addresses.server}`,
+    `                         ${pc.dim('└──')} transit ${line} firewall ${addresses.firewall}`,
     '',
     ...live.results.map((result) => `  ${title(result)}`),
     `  ${pc.cyan('▸')} ${live.stepTitle} ${pc.dim(stepSeconds(live))}`,
@@ -231,8 +232,8 @@ function firewallRow(counters: FirewallEvent | undefined): string {
   if (counters === undefined)
     return pc.dim('the kernel, routing from its VXLAN device back into it');
   const number = (name: string) => Number(counters[name] ?? 0).toLocaleString('en');
-  const { allowed, blocked } = { allowed: number('allowed'), blocked: number('blocked') };
-  return `${allowed} packets allowed, ${blocked} blocked, ${number('malformed')} malformed`;
+  const [allowed, blocked, malformed] = ['allowed', 'blocked', 'malformed'].map(number);
+  return `${allowed} packets allowed, ${blocked} blocked, ${malformed} malformed`;
 }
 
 function verdictRow(event: FirewallEvent): string {
@@ -240,7 +241,8 @@ function verdictRow(event: FirewallEvent): string {
   const sign = isBlocked ? pc.red('blocked') : pc.green('allowed');
   const ends = `${event.source} → ${event.target}`;
   const why = isBlocked ? pc.red(`  ${event.reason}`) : '';
-  return `${sign} ${String(event.direction).padEnd(8)}${event.protocol} ${ends}  ${event.about}${why}`;
+  const way = String(event.direction).padEnd(8);
+  return `${sign} ${way}${event.protocol} ${ends}  ${event.about}${why}`;
 }
 
 const units = ['', 'k', 'M', 'G', 'T'];

@@ -1,7 +1,7 @@
 /**
- * The firewall's loop: receive, judge each inner packet, answer with those that are allowed. A worker
- * thread that never returns to its event loop: it sleeps in recvmmsg, looks at its mailbox a few
- * dozen times a second, and posts what happens to the main thread.
+ * The firewall's loop: receive, judge each inner packet, answer with those that are allowed. A
+ * worker thread that never returns to its event loop: it sleeps in recvmmsg, looks at its mailbox
+ * a few dozen times a second, and posts what happens to the main thread.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createInner, decode, type Encapsulation } from './decode.ts';

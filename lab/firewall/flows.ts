@@ -1,8 +1,8 @@
 /**
- * One verdict for each connection. The first `inspectedLength` bytes of each direction are collected
- * in order and looked into whenever they grow; after that the direction is settled and its packets
- * are allowed by looking up the flow. A denied connection loses the packet that gave it away and
- * everything after it, both ways.
+ * One verdict for each connection. The first `inspectedLength` bytes of each direction are
+ * collected in order and looked into whenever they grow; after that the direction is settled and
+ * its packets are allowed by looking up the flow. A denied connection loses the packet that gave
+ * it away and everything after it, both ways.
  */
 import { type Inner, icmp, tcp, udp, Way } from './decode.ts';
 import { findHttpRequests, findServerName, type HttpRequest } from './inspect.ts';
@@ -10,7 +10,9 @@ import { findDenial, type Policy } from './policy.ts';
 
 /** Bytes looked into, each direction: room for a request head and a large ClientHello. */
 export const inspectedLength = 4096;
-/** Flows known at once; the oldest goes first. 4 KiB a side while they are new: 512 MiB at worst. */
+/**
+ * Flows known at once; the oldest goes first. 4 KiB a side while they are new: 512 MiB at worst.
+ */
 const maximumFlows = 65536;
 /** First fragments whose verdict is kept for the fragments that follow. */
 const maximumFragments = 1024;

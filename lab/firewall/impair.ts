@@ -1,7 +1,7 @@
 /**
- * A bad path, made here because the kernels that the lab must run on need not have netem: inner packets
- * on their way back are lost, sent twice, or held until later ones have gone. Seeded: the same
- * packets in the same order meet the same fate.
+ * A bad path, made here because the kernels that the lab must run on need not have netem: inner
+ * packets on their way back are lost, sent twice, or held until later ones have gone. Seeded: the
+ * same packets in the same order meet the same fate.
  */
 
 /** In per cent of packets. */

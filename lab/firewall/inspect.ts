@@ -1,7 +1,7 @@
 /**
- * What the first bytes of a connection say: HTTP/1 requests with their host and path (RFC 9112), the
- * server name of a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3). Pure. Not on the
- * fast path: asked only while a connection is new.
+ * What the first bytes of a connection say: HTTP/1 requests with their host and path (RFC 9112),
+ * the server name of a TLS ClientHello (RFC 8446 section 4.1.2, RFC 6066 section 3). Pure. Not on
+ * the fast path: asked only while a connection is new.
  */
 
 export type HttpRequest = { readonly method: string; readonly host: string; readonly path: string };

@@ -1,7 +1,7 @@
 /**
- * The HTTPS endpoint that agents report to: it answers every POST as an OpenTelemetry collector does
- * (OTLP/HTTP: 200 and an empty object), and on request as a broken one. Bodies are not judged, only
- * handed on.
+ * The HTTPS endpoint that agents report to: it answers every POST as an OpenTelemetry collector
+ * does (OTLP/HTTP: 200 and an empty object), and on request as a broken one. Bodies are not
+ * judged, only handed on.
  */
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';

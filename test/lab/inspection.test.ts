@@ -1,4 +1,6 @@
-/** What the built-in firewall reads, without a network: headers, HTTP, TLS, and one verdict a flow. */
+/**
+ * What the built-in firewall reads, without a network: headers, HTTP, TLS, and one verdict a flow.
+ */
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';

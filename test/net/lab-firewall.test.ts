@@ -22,7 +22,9 @@ import { createTopology } from '../../lab/topology.ts';
 const directory = createRunDirectory();
 const certificates = createCertificates(directory, 'firewall', '10.9.0.4');
 
-/** Sends each datagram to the firewall and prints what comes back to `port` within 300 ms, in hex. */
+/**
+ * Sends each datagram to the firewall and prints what comes back to `port` within 300 ms, in hex.
+ */
 const exchangeScript = `
   const [port, ...datagrams] = process.argv.slice(1);
   const socket = require('node:dgram').createSocket('udp4');

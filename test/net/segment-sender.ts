@@ -1,6 +1,6 @@
 /**
- * Sends bytes as datagrams of one size with one call (UDP_SEGMENT), so that they cross a veth joined,
- * and prints in hex what comes back within half a second. Arguments: port (ours and the
+ * Sends bytes as datagrams of one size with one call (UDP_SEGMENT), so that they cross a veth
+ * joined, and prints in hex what comes back within half a second. Arguments: port (ours and the
  * firewall's), the firewall's last address byte (10.9.0.x), size, bytes in hex.
  */
 import {
