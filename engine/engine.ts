@@ -2,7 +2,7 @@
  * Puts the data path together: tables, both directions and the loop over whatever `Io` it is
  * given. Everything that a run needs is allocated here, once.
  */
-import type { Encapsulation } from '../tunnel/encapsulation.ts';
+import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { createCounters, openPublishedCounters } from './counters.ts';
@@ -59,7 +59,8 @@ export function createEngine(
     peer: options.peer,
     nowTick: 0,
     mode: SteeringMode.Pass,
-    innerMtu: 0,
+    // Until the kernel knows the path: Ethernet's.
+    innerMtu: innerMtu(1500, encapsulation),
   };
   return new Loop(path, gate, openPublishedCounters(shared), options.closedMode, options.mtuLimit);
 }
