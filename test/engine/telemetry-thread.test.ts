@@ -3,9 +3,9 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { leaseMs } from '../../engine/config.ts';
+import { countersByteLength, openPublishedCounters } from '../../engine/counters.ts';
 import { createGate } from '../../engine/gate.ts';
 import type { StateChange } from '../../engine/telemetry.ts';
-import { counterMemoryLength, openCounters } from '../../engine/telemetry-report.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../../engine/telemetry-thread.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { Certificates } from './certificates.ts';
@@ -80,7 +80,7 @@ async function firewall(mode: { hang: boolean; status: number }) {
 
 function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
   const gate = createGate();
-  const counters = new SharedArrayBuffer(counterMemoryLength);
+  const counters = new SharedArrayBuffer(countersByteLength);
   const changes: StateChange[] = [];
   const deaths: string[] = [];
   const data: TelemetryWorkerData = {
@@ -103,7 +103,7 @@ function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
     died: (message) => deaths.push(message),
     failed: (message) => deaths.push(`failed: ${message}`),
   });
-  return { gate, thread, changes, deaths, counters: openCounters(counters) };
+  return { gate, thread, changes, deaths, counters: openPublishedCounters(counters) };
 }
 
 function metric(body: Body, name: string): Metric | undefined {
