@@ -191,7 +191,7 @@ export class Flows {
     return flow;
   }
 
-  /** Begin a record's life again for a new connection on the same 5-tuple: new cookie, new state. */
+  /** Begin a record's life again, for a new connection on the same 5-tuple: new cookie and state. */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
     this.opener[flow] = direction;
     this.verdict[flow] = verdict;
@@ -284,7 +284,7 @@ export class Flows {
 
   /**
    * Make room: of a random sample the longest-idle closed flow, else the longest-idle one that has
-   * been silent for a second. A table full of busy flows evicts nothing; the caller drops and counts.
+   * been silent for a second. A table full of busy flows evicts nothing.
    */
   private evict(nowTick: number): void {
     let victim = noFlow;

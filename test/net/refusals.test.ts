@@ -57,7 +57,8 @@ t.test('refusals of the system', async (t) => {
   await t.test('no /dev/net/tun', async (t) => {
     const agent = hairpin.launchAgent({});
     await agent.program.stop('SIGKILL');
-    const script = `umount -l /dev/net 2>/dev/null; mount -t tmpfs none /dev/net && exec ${agentCommand} run --config ${agent.configPath}`;
+    const start = `exec ${agentCommand} run --config ${agent.configPath}`;
+    const script = `mount -t tmpfs none /dev/net && ${start}`;
     const answer = await run(topology.workload, 'unshare', ['-m', 'sh', '-c', script]);
     t.equal(answer.code, 4);
     t.match(answer.errors, /\/dev\/net\/tun/);
@@ -66,7 +67,8 @@ t.test('refusals of the system', async (t) => {
   await t.test('an unprivileged user', async (t) => {
     const agent = hairpin.launchAgent({ control: { socket: '/tmp/microperimeter-refusal.sock' } });
     await agent.program.stop('SIGKILL');
-    const script = `chmod -R a+rX ${hairpin.directory} && exec ${unprivileged} ${agentCommand} run --config ${agent.configPath}`;
+    const start = `${unprivileged} ${agentCommand} run --config ${agent.configPath}`;
+    const script = `chmod -R a+rX ${hairpin.directory} && exec ${start}`;
     const answer = await run(topology.workload, 'sh', ['-c', script]);
     t.equal(answer.code, 3, answer.errors);
     t.match(answer.errors, /root|CAP_NET_ADMIN/);

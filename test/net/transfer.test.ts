@@ -13,7 +13,8 @@ const impairments = ['tunnel seed 7', 'tunnel loss 1', 'tunnel duplicate 1', 'tu
 
 /** Pseudo-random bytes, the same for everyone: AES-CTR of zeros under a fixed key. */
 function source(bytes: number): string {
-  return `head -c ${bytes} /dev/zero | openssl enc -aes-128-ctr -nosalt -K 00112233445566778899aabbccddeeff -iv 00000000000000000000000000000001`;
+  const cipher = `openssl enc -aes-128-ctr -nosalt -K ${'5'.repeat(32)} -iv ${'0'.repeat(32)}`;
+  return `head -c ${bytes} /dev/zero | ${cipher}`;
 }
 
 async function transfer(t: Test, options: HairpinOptions, bytes: number, commands: string[]) {
