@@ -1,7 +1,7 @@
 /**
  * The only file that sees engine and linux together: from a configuration to a running agent. In
  * order: look at the host, open what is needed, attach the programs (they pass everything until the
- * engine says otherwise), start the data path, start telemetry. Whatever fails undoes what was done.
+ * engine says otherwise), start the data path, start telemetry. What fails undoes what was done.
  */
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';

@@ -149,7 +149,9 @@ export const limits = {
   optionType: { min: 0, max: 0xff },
   /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
   intervalMs: { min: 200, max: 300_000 },
-  /** Below 200 ms the gate's ticks of 100 ms would eat the lease; a TLS handshake needs time too. */
+  /**
+   * Below 200 ms the gate's ticks of 100 ms would eat the lease; a TLS handshake needs time too.
+   */
   timeoutMs: { min: 200, max: 60_000 },
   retries: { min: 1, max: 10 },
   startupGraceMs: { min: 0, max: 600_000 },

@@ -191,7 +191,9 @@ export class Flows {
     return flow;
   }
 
-  /** Begin a record's life again, for a new connection on the same 5-tuple: new cookie and state. */
+  /**
+   * Begin a record's life again, for a new connection on the same 5-tuple: new cookie and state.
+   */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
     this.opener[flow] = direction;
     this.verdict[flow] = verdict;

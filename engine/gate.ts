@@ -108,7 +108,9 @@ export class Gate {
     return ((Atomics.load(this.words, deadlineWord) - tickOf(nowMs)) | 0) > 0;
   }
 
-  /** Closed because nothing was lost yet: before the first success, or at the end. No allocation. */
+  /**
+   * Closed because nothing was lost yet: before the first success, or at the end. No allocation.
+   */
   isBeforeOrAfter(): boolean {
     const cause = Atomics.load(this.words, causeWord);
     return cause === GateCause.Starting || cause === GateCause.Stopping;

@@ -61,7 +61,9 @@ export class TelemetryClient {
     });
   }
 
-  /** POST `body`. Resolves with undefined when the answer was 2xx, else with why not; never rejects. */
+  /**
+   * POST `body`. Resolves with undefined when the answer was 2xx, else with why not; never rejects.
+   */
   async post(
     body: Uint8Array,
     contentType: string,

@@ -1,4 +1,6 @@
-/** `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself. */
+/**
+ * `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself.
+ */
 import { type ControlServer, startControlServer } from '../../control/server.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';

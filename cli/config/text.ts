@@ -1,4 +1,7 @@
-/** The small grammars of the configuration file, from text. Each returns undefined for what it does not know. */
+/**
+ * The small grammars of the configuration file, from text. Each returns undefined for what it does
+ * not know.
+ */
 import { isIPv4 } from 'node:net';
 import type { ManagementException, Prefix } from '../../engine/config.ts';
 

@@ -16,7 +16,9 @@ export type Rule = {
   /** Line of the rule in its file, from 1; 0 when it has none. */
   readonly line: number;
   readonly opener: Opener;
-  /** IP protocol number; -1: any. Ports are of TCP and UDP only: a rule with ports matches no other. */
+  /**
+   * IP protocol number; -1: any. Ports are of TCP and UDP only: a rule with ports matches no other.
+   */
   readonly protocol: number;
   /** Empty: any. Each list is a union. */
   readonly local: readonly Range[];

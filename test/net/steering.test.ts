@@ -149,7 +149,9 @@ s.send(b"hello")
 sys.exit(0 if s.recv(100) == b"hello" else 1)
 `;
 
-/** Whether one message from `client` comes back from `server`; ports are the client's, the server's. */
+/**
+ * Whether one message from `client` comes back from `server`; ports are the client's, the server's.
+ */
 async function echoes(
   kind: keyof typeof kinds,
   client: Namespace,

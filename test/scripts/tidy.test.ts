@@ -80,6 +80,7 @@ t.test('sizes of files and lines have a limit', async (t) => {
   t.same(found('file-size', { 'cli/a.ts': lines(401) }), ['cli/a.ts:401']);
   t.same(found('line-length', { 'cli/a.ts': 'a'.repeat(100) }), []);
   t.same(found('line-length', { 'cli/a.ts': `\n${'a'.repeat(101)}` }), ['cli/a.ts:2']);
+  t.same(found('line-length', { 'cli/a.ts': `f('${'a'.repeat(100)}')` }), []);
   t.same(found('line-length', { 'docs/a.md': 'a'.repeat(101) }), []);
 });
 

@@ -1,4 +1,6 @@
-/** The engine over a world in memory, with the lab's addresses and a firewall that speaks geneve. */
+/**
+ * The engine over a world in memory, with the lab's addresses and a firewall that speaks geneve.
+ */
 import { createArena } from '../../engine/arena.ts';
 import { countersByteLength, openPublishedCounters, snapshot } from '../../engine/counters.ts';
 import { createEngine, type EngineOptions } from '../../engine/engine.ts';

@@ -94,7 +94,9 @@ const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
 const counterAt = typeAt - 8;
 
-/** What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection. */
+/**
+ * What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection.
+ */
 const keyPartial = 0;
 const keyWhole = 1;
 const keyOpens = 2;
