@@ -3,6 +3,7 @@
  * unfolded number below 2^32: the words of up to 65,535 bytes and an `initial` of up to 2^31.
  * Words are big-endian and counted from `at`, which may be odd; a last odd byte is a high byte.
  */
+import { createSimdSum, type SimdSum, simdBlockLength } from './checksum-simd.ts';
 import {
   ipv4Destination,
   ipv4HeaderLength,
@@ -13,7 +14,29 @@ import {
 } from './ipv4.ts';
 import { udpChecksum } from './udp.ts';
 
-/** Add the 16-bit words of `length` bytes (at most 65,535) to `initial`. */
+/** From here on SIMD is not slower (19 ns either way): the call itself costs about 10 ns. */
+const simdMinimumLength = 128;
+
+/** The one arena whose sums are made by SIMD; every other view takes the plain loop. */
+let simdView: DataView | undefined;
+let simdSum: SimdSum = () => 0;
+
+/**
+ * Sum by SIMD over `memory`, as seen by `view`, from now on. Of one arena at a time: a process or
+ * worker has one. Cold. Returns false, and changes nothing, where the processor cannot.
+ */
+export function accelerateChecksum(memory: WebAssembly.Memory, view: DataView): boolean {
+  const created = createSimdSum(memory);
+  if (created === undefined) return false;
+  simdSum = created;
+  simdView = view;
+  return true;
+}
+
+/**
+ * Add the 16-bit words of `length` bytes (at most 65,535) to `initial`. 1,448 bytes take 180 ns, by
+ * SIMD 51 ns (2-core Xeon VM, Node 20); cutting a super-packet went from 275 to 110 ns a segment.
+ */
 export function sum(
   _bytes: Uint8Array,
   view: DataView,
@@ -24,6 +47,10 @@ export function sum(
   const end = at + length;
   let total = initial | 0;
   let position = at;
+  if (length >= simdMinimumLength && view === simdView) {
+    position = end - (length % simdBlockLength);
+    total = (total + swappedFold(simdSum(at, position))) | 0;
+  }
   for (const last = end - 16; position <= last; position += 16) {
     const a = view.getInt32(position);
     const b = view.getInt32(position + 4);
@@ -35,6 +62,13 @@ export function sum(
   for (; position + 2 <= end; position += 2) total = (total + view.getUint16(position)) | 0;
   if (position < end) total = (total + (view.getUint8(position) << 8)) | 0;
   return total >>> 0;
+}
+
+/** A sum of little-endian words as one of big-endian words, carries added in. */
+function swappedFold(total: number): number {
+  total = (total & 0xffff) + (total >>> 16);
+  total = (total & 0xffff) + (total >>> 16);
+  return ((total & 0xff) << 8) | (total >>> 8);
 }
 
 /** The checksum of a sum: 16-bit ones' complement of the sum with its carries added in. */

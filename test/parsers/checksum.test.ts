@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import {
+  accelerateChecksum,
   finishPartial,
   fold,
   pseudoHeaderSum,
@@ -52,6 +53,36 @@ t.test('the largest packet of ones does not overflow', async (t) => {
   t.equal(fold(0xffffffff), 0);
   t.equal(fold(0), 0xffff);
   t.equal(fold(0x1fffe), 0);
+});
+
+t.test('SIMD comes to the same as the plain loop', async (t) => {
+  const memory = new WebAssembly.Memory({ initial: 2, maximum: 2 });
+  const bytes = new Uint8Array(memory.buffer);
+  const plain = new DataView(memory.buffer);
+  const simd = new DataView(memory.buffer);
+  if (!accelerateChecksum(memory, simd)) {
+    t.pass('this processor has no SIMD');
+    return;
+  }
+  const equal = (at: number, length: number, initial: number) => {
+    const expected = fold(sum(bytes, plain, at, length, initial));
+    return same(fold(sum(bytes, simd, at, length, initial)), expected);
+  };
+  bytes.fill(0xff);
+  t.ok(equal(1, 65535, 0x7fffffff), 'the largest packet of ones');
+  t.ok(equal(2 * 65536 - 128, 128, 0), 'up to the last byte of the memory');
+  const block = fc.uint8Array({ minLength: 512, maxLength: 512 });
+  const length = fc.integer({ min: 100, max: 512 });
+  fc.assert(
+    fc.property(block, fc.nat({ max: 64 }), length, fc.nat(), (content, at, length, initial) => {
+      bytes.fill(0xa5, 0, 1024);
+      bytes.set(content, at);
+      const words = content.slice(0, length);
+      return (
+        equal(at, length, initial) && fold(sum(bytes, simd, at, length, 0)) === slowChecksum(words)
+      );
+    }),
+  );
 });
 
 t.test('RFC 1624 section 4: the example that equation 2 gets wrong', async (t) => {
