@@ -4,8 +4,8 @@
  *     namespace "host"                     namespace "peer"
  *     10.88.0.1 on mptun0  -- this test -- mptun0 on 10.88.0.2
  *
- * The test process opens both devices and carries packets between them, columns and all; programs in
- * the namespaces are the kernel's TCP and UDP at either end.
+ * The test process opens both devices and carries packets between them, columns and all; programs
+ * in the namespaces are the kernel's TCP and UDP at either end.
  */
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
