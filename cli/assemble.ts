@@ -1,16 +1,191 @@
-/** The only file that sees engine and linux together: it makes a running agent of a configuration. */
+/**
+ * The only file that sees engine and linux together: from a configuration to a running agent. In
+ * order: look at the host, open what is needed, attach the programs (they pass everything until the
+ * engine says otherwise), start the data path, start telemetry. Whatever fails undoes what was done.
+ */
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import type { Config } from '../engine/config.ts';
-import { UnsupportedFeature } from '../linux/errors.ts';
+import { countersByteLength } from '../engine/counters.ts';
+import type { EngineOptions } from '../engine/engine.ts';
+import { Verdict } from '../engine/flows.ts';
+import { createGate, type Gate } from '../engine/gate.ts';
+import { Direction, SteeringMode } from '../engine/io.ts';
+import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
+import { createWaker } from '../linux/epoll.ts';
+import { Closers } from '../linux/fd.ts';
+import {
+  addressesOf,
+  defaultRouteInterface,
+  type Interface,
+  interfaceByName,
+  routeTo,
+} from '../linux/netlink.ts';
+import { type AttachedSteering, attachSteering } from '../linux/steering.ts';
+import { createTun } from '../linux/tun.ts';
+import { createTunnelSockets } from '../linux/udp.ts';
+import { Agent } from './agent.ts';
+import { loadCredentials } from './credentials.ts';
+import type { DataPathData } from './data-path.ts';
 import type { Logger } from './log.ts';
+import { version } from './version.ts';
 
-export type RunningAgent = {
-  status(): object;
-  /** Clean stop: everything of ours is gone when it resolves. */
-  stop(): Promise<void>;
-  /** Resolves with an exit code when the agent ends by itself. */
-  readonly ended: Promise<number>;
-};
+/** One per network namespace: the name is the lock, since the kernel gives it out once. */
+export const tunName = 'microperimeter';
+/** On bpffs; holds what must outlive the agent with `onAgentFailure: drop`. */
+export const pinDirectory = '/run/microperimeter/bpf';
+/** The engine breathes at least every 100 ms; several missed breaths are a failure. */
+const heartbeatTimeoutMs = 700;
+/** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
+const senders = 16;
 
-export async function assemble(_config: Config, _logger: Logger): Promise<RunningAgent> {
-  throw new UnsupportedFeature('data path in this build', '0', 0);
+type Links = { readonly interfaces: readonly Interface[]; readonly broadcasts: readonly number[] };
+
+function findLinks(config: Config): Links {
+  const { interfaces: names } = config.workload;
+  const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
+  const broadcasts = interfaces.flatMap(({ index }) =>
+    addressesOf(index).ipv4.map(({ broadcast }) => broadcast),
+  );
+  return { interfaces, broadcasts: broadcasts.filter((address) => address !== 0) };
+}
+
+function builtInsOf(config: Config, links: Links): BuiltIns {
+  return {
+    tunnelPort: config.tunnel.port,
+    tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
+      { address, length: 32 },
+      returnFrom,
+    ]),
+    telemetry: config.firewalls.map(({ telemetry }) => telemetry),
+    management: config.workload.management.map(({ protocol, prefix, port }) => ({
+      protocol,
+      remote: prefix,
+      port,
+    })),
+    broadcasts: links.broadcasts,
+  };
+}
+
+function engineOptionsOf(config: Config, builtIns: BuiltIns): EngineOptions {
+  const { established, onTelemetryLoss } = config.policy;
+  return {
+    flows: config.limits.flows,
+    mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
+    peer: config.firewalls[0].address,
+    policy: { builtIns, default: Verdict.Redirect },
+    established: established === 'redirect' ? Verdict.Redirect : Verdict.PassEstablished,
+    closedMode: onTelemetryLoss === 'drop' ? SteeringMode.Drop : SteeringMode.Pass,
+  };
+}
+
+function attach(
+  config: Config,
+  links: Links,
+  builtIns: BuiltIns,
+  tun: { fd: number; index: number },
+): AttachedSteering {
+  return attachSteering({
+    interfaces: links.interfaces.map(({ index, mac, name }) => ({
+      index,
+      name,
+      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
+    })),
+    tun,
+    firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
+    tunnelPort: config.tunnel.port,
+    returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
+    telemetry: builtIns.telemetry,
+    management: builtIns.management,
+    broadcasts: builtIns.broadcasts,
+    ipv6: config.workload.ipv6,
+    onAgentFailure: config.policy.onAgentFailure,
+    heartbeatTimeoutMs,
+    pinDirectory,
+  });
+}
+
+function telemetryDataOf(
+  config: Config,
+  gate: Gate,
+  counters: SharedArrayBuffer,
+): TelemetryWorkerData {
+  const [firewall] = config.firewalls;
+  return {
+    url: firewall.telemetry.url,
+    credentials: loadCredentials(firewall.telemetry),
+    schedule: config.telemetry,
+    identity: {
+      version,
+      host: hostname(),
+      instance: randomUUID(),
+      firewall: firewall.name,
+      startedMs: Date.now(),
+    },
+    gate: gate.shared,
+    counters,
+  };
+}
+
+/**
+ * Start the agent. Everything passes until the firewall has taken the first telemetry.
+ *
+ * @throws SystemError when the host lacks something; nothing is left behind then
+ */
+export async function assemble(config: Config, logger: Logger): Promise<Agent> {
+  const closers = new Closers();
+  try {
+    const links = findLinks(config);
+    for (const firewall of config.firewalls) routeTo(firewall.address);
+    const gate = createGate();
+    const counters = new SharedArrayBuffer(countersByteLength);
+    const telemetry = telemetryDataOf(config, gate, counters);
+
+    const tun = createTun({ name: tunName, queues: 2 * links.interfaces.length });
+    closers.add(() => tun.close());
+    const sockets = createTunnelSockets({
+      port: config.tunnel.port,
+      firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
+      senders,
+    });
+    closers.add(() => sockets.close());
+    const waker = createWaker();
+    closers.add(() => waker.close());
+    const builtIns = builtInsOf(config, links);
+    const steering = attach(config, links, builtIns, { fd: tun.fds[0], index: tun.index });
+    closers.add(() => steering.detach());
+
+    const dataPath: DataPathData = {
+      queues: tun.fds.map((fd, queue) => ({
+        fd,
+        direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
+        interfaceIndex: links.interfaces[queue >> 1].index,
+      })),
+      sockets: { receive: sockets.receive, peers: sockets.peers },
+      wakeFd: waker.fd,
+      controlFd: steering.controlFd,
+      verdictFd: steering.verdictFd,
+      tunnel: config.tunnel,
+      engine: engineOptionsOf(config, builtIns),
+      gate: gate.shared,
+      counters,
+      stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+    };
+    return new Agent({
+      config,
+      logger,
+      interfaces: links.interfaces,
+      gate,
+      steering,
+      tun,
+      dataPath,
+      wake: () => waker.wake(),
+      telemetry,
+      closers,
+    });
+  } catch (error) {
+    closers.closeAll();
+    throw error;
+  }
 }

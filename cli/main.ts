@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { release } from './commands/release.ts';
 import { run } from './commands/run.ts';
 import { status } from './commands/status.ts';
 import { stop } from './commands/stop.ts';
@@ -49,6 +50,10 @@ function buildProgram(done: (code: number) => void): Command {
     .description('stop the running agent and wait until it is gone')
     .option(...socketOption)
     .action(async (options) => done(await stop(options)));
+  program
+    .command('release')
+    .description('remove what a dead agent with onAgentFailure: drop still holds')
+    .action(() => done(release()));
   program
     .command('version')
     .description('print the version')

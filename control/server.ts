@@ -9,7 +9,7 @@
  * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
  * left by a killed agent, is replaced; anything that is not a socket is left alone.
  */
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
@@ -61,7 +61,15 @@ export async function startControlServer(
 
 /** Only below /run, which is empty after each boot; elsewhere a missing directory is a slip. */
 function makeDirectory(path: string): void {
-  if (path.startsWith('/run/')) mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  const directory = dirname(path);
+  if (path.startsWith('/run/')) mkdirSync(directory, { recursive: true, mode: 0o755 });
+  // Asked here, because Node reports a missing directory of a socket as EACCES.
+  if (existsSync(directory)) return;
+  throw new ControlError(
+    'ERR_CONTROL_SOCKET',
+    `the directory of the control socket ${path} does not exist`,
+    'Make it, or choose another path by control.socket in the configuration.',
+  );
 }
 
 async function removeStale(path: string): Promise<void> {

@@ -149,8 +149,8 @@ export const limits = {
   optionType: { min: 0, max: 0xff },
   /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
   intervalMs: { min: 200, max: 300_000 },
-  /** Below 50 ms a TLS handshake over a wide-area network cannot end. */
-  timeoutMs: { min: 50, max: 60_000 },
+  /** Below 200 ms the gate's ticks of 100 ms would eat the lease; a TLS handshake needs time too. */
+  timeoutMs: { min: 200, max: 60_000 },
   retries: { min: 1, max: 10 },
   startupGraceMs: { min: 0, max: 600_000 },
   /** 64: enough for a test; 16 million records take a gigabyte. */

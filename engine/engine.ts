@@ -2,10 +2,10 @@
  * Puts the data path together: tables, both directions and the loop over whatever `Io` it is
  * given. Everything that a run needs is allocated here, once.
  */
-import type { Encapsulation } from '../tunnel/encapsulation.ts';
+import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
-import { createCounters, openPublishedCounters } from './counters.ts';
+import { openPublishedCounters, snapshot } from './counters.ts';
 import { Flows, type Verdict } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
@@ -46,10 +46,12 @@ export function createEngine(
   gate: Gate,
   shared: SharedArrayBuffer,
 ): Loop {
+  const published = openPublishedCounters(shared);
   const path = {
     io,
     arena,
-    counters: createCounters(),
+    // A worker that takes over from a dead one goes on counting where it was.
+    counters: snapshot(published),
     flows: new Flows(options.flows),
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
@@ -59,7 +61,8 @@ export function createEngine(
     peer: options.peer,
     nowTick: 0,
     mode: SteeringMode.Pass,
-    innerMtu: 0,
+    // Until the kernel knows the path: Ethernet's.
+    innerMtu: innerMtu(1500, encapsulation),
   };
-  return new Loop(path, gate, openPublishedCounters(shared), options.closedMode, options.mtuLimit);
+  return new Loop(path, gate, published, options.closedMode, options.mtuLimit);
 }

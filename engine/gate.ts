@@ -42,7 +42,7 @@ const rows = {
   ],
   TelemetryProtocol: [
     'telemetry-protocol',
-    'what listens at the telemetry endpoint does not speak HTTPS',
+    'the telemetry endpoint does not agree on HTTPS with us',
   ],
   TelemetryAnswer: [
     'telemetry-answer',
@@ -160,9 +160,9 @@ export class Gate {
 
 /** A new gate: closed, Starting. */
 export function createGate(): Gate {
-  const gate = new Gate(new SharedArrayBuffer(wordCount * Int32Array.BYTES_PER_ELEMENT));
-  gate.close(GateCause.Starting);
-  return gate;
+  const shared = new SharedArrayBuffer(wordCount * Int32Array.BYTES_PER_ELEMENT);
+  new Int32Array(shared)[causeWord] = GateCause.Starting;
+  return new Gate(shared);
 }
 
 /** The same gate in another thread. */

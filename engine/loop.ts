@@ -5,6 +5,7 @@
  */
 import { innerMtu } from '../tunnel/encapsulation.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
+import { Encapsulator } from './encapsulate.ts';
 import { tickMs } from './flows.ts';
 import type { Gate } from './gate.ts';
 import {
@@ -18,7 +19,7 @@ import type { Path } from './path.ts';
 import { Redirect } from './redirect.ts';
 import { Reinject } from './reinject.ts';
 
-/** Longest sleep. The kernel takes the engine for dead after several of these (linux/steering.ts). */
+/** Longest sleep. The kernel takes the engine for dead after several of these. */
 const sleepMs = 100;
 /** Flow records looked at per tick: a full default table is seen through in 7 s. */
 const sweepPerTick = 16384;
@@ -36,6 +37,7 @@ export class Loop {
   private readonly mtuLimit: number;
   private readonly packets: PacketBatch;
   private readonly datagrams: DatagramBatch;
+  private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
   private stopping = false;
@@ -57,7 +59,8 @@ export class Loop {
     this.mtuLimit = mtuLimit;
     this.packets = createPacketBatch(path.arena.deviceSlots);
     this.datagrams = createDatagramBatch(path.arena.datagramSlots);
-    this.redirect = new Redirect(path);
+    this.encapsulator = new Encapsulator(path);
+    this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
     this.updateMtu();
   }
@@ -81,9 +84,9 @@ export class Loop {
       if (read === 0) continue;
       work += read;
       this.redirect.process(this.packets, device, queue >> 1);
-      this.redirect.flush();
+      this.encapsulator.flush();
     }
-    if (this.redirect.narrowed) this.updateMtu();
+    if (this.encapsulator.narrowed) this.updateMtu();
     const received = io.socket.receive(this.datagrams);
     if (received > 0) this.reinject.process(this.datagrams);
     if (path.nowTick !== this.lastTick) this.tick();
@@ -123,7 +126,7 @@ export class Loop {
 
   private updateMtu(): void {
     const { path } = this;
-    this.redirect.narrowed = false;
+    this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
     const pathMtu = path.io.socket.pathMtu(path.peer);
     if (pathMtu > 0) path.innerMtu = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);

@@ -2,6 +2,7 @@
  * What both directions of the data path share: the memory, the tables, and the values that are
  * decided once per breath (time, mode, MTU) so that the packets of a batch need not ask again.
  */
+import { ipv4Id, ipv4Protocol } from '../parsers/ipv4.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
@@ -9,6 +10,7 @@ import type { Counters } from './counters.ts';
 import type { Flows, Verdict } from './flows.ts';
 import type { Fragments } from './fragments.ts';
 import type { Direction, Io, PacketDevice, SteeringMode } from './io.ts';
+import type { Packet } from './packet.ts';
 
 export type Path = {
   readonly io: Io;
@@ -32,7 +34,16 @@ export type Path = {
   innerMtu: number;
 };
 
-/** The queue of the same interface that goes the other way: where an answer to the sender is written. */
+/** The queue of the same interface that goes the other way: where a sender is answered. */
 export function opposite(path: Path, link: number, direction: Direction): PacketDevice {
   return path.devices[2 * link + 1 - direction];
+}
+
+/** The datagram's later fragments, which have no ports, belong to `flow`. */
+export function rememberFragments(path: Path, packet: Packet, flow: number): void {
+  const { view } = path.arena;
+  const { source, destination } = packet.key;
+  const id = ipv4Id(view, packet.at);
+  const protocol = ipv4Protocol(view, packet.at);
+  path.fragments.remember(source, destination, id, protocol, flow, path.nowTick);
 }

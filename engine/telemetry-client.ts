@@ -189,6 +189,7 @@ function isReset(error: Error): boolean {
 
 /** Errors of OpenSSL's verification (X509_V_ERR_…, as Node names them) that do not say CERT. */
 const verificationCodes: ReadonlySet<string> = new Set([
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
   'UNABLE_TO_GET_CRL',
   'HOSTNAME_MISMATCH',
   'INVALID_CA',
@@ -197,11 +198,18 @@ const verificationCodes: ReadonlySet<string> = new Set([
 ]);
 
 function classify(error: unknown): Failure {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = wordsOf(error);
   if (error instanceof AttemptError) {
     return { cause: error.gateCause, detail: error.detail, message };
   }
   return { cause: causeOf(codeOf(error)), detail: 0, message };
+}
+
+/** OpenSSL's errors have their reason apart from a line of addresses and file names. */
+function wordsOf(error: unknown): string {
+  const reason = (error as { reason?: unknown }).reason;
+  if (typeof reason === 'string') return reason;
+  return error instanceof Error ? error.message : String(error);
 }
 
 function causeOf(code: string): GateCause {

@@ -13,6 +13,7 @@ import {
   type MetricData,
 } from '@opentelemetry/sdk-metrics';
 import { reasonCount, reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { type Counters, Gauge } from './counters.ts';
 import type { GateStatus } from './gate.ts';
 
 export const reportContentType = 'application/json';
@@ -32,19 +33,6 @@ export type AgentIdentity = {
 /** Events told with the next report, until one is delivered. */
 export type AgentEvent = 'start' | 'stop';
 
-/** Packets and bytes by reason; each at least `reasonCount` long. */
-export type CounterColumns = { readonly packets: Float64Array; readonly bytes: Float64Array };
-
-/** Bytes of the shared counters: packets of every reason, then bytes of every reason. */
-export const counterMemoryLength = 2 * reasonCount * Float64Array.BYTES_PER_ELEMENT;
-
-export function openCounters(shared: SharedArrayBuffer): CounterColumns {
-  return {
-    packets: new Float64Array(shared, 0, reasonCount),
-    bytes: new Float64Array(shared, reasonCount * Float64Array.BYTES_PER_ELEMENT, reasonCount),
-  };
-}
-
 export class TelemetryReport {
   private readonly identity: AgentIdentity;
   private readonly resource: Resource;
@@ -63,7 +51,7 @@ export class TelemetryReport {
 
   /** `nowMs` is the wall clock. */
   build(
-    counters: CounterColumns,
+    counters: Counters,
     gate: GateStatus,
     events: readonly AgentEvent[],
     nowMs: number,
@@ -77,6 +65,9 @@ export class TelemetryReport {
           cause: gate.cause,
           firewall: this.identity.firewall,
         }),
+      ]),
+      this.gauge('microperimeter.flows', '{flow}', [
+        this.point(counters.gauges[Gauge.Flows], time, {}),
       ]),
       this.gauge('microperimeter.agent.uptime', 's', [
         this.point(Math.max(0, (nowMs - this.identity.startedMs) / 1000), time, {}),

@@ -4,6 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import type { TelemetryConfig } from './config.ts';
+import { Deaths } from './deaths.ts';
 import { type Gate, GateCause } from './gate.ts';
 import type { StateChange } from './telemetry.ts';
 import type { TelemetryCredentials } from './telemetry-client.ts';
@@ -16,7 +17,7 @@ export type TelemetryWorkerData = {
   readonly identity: AgentIdentity;
   /** `Gate.shared`. */
   readonly gate: SharedArrayBuffer;
-  /** `counterMemoryLength` bytes: packets of every reason, then bytes of every reason. */
+  /** `countersByteLength` bytes (engine/counters.ts). */
   readonly counters: SharedArrayBuffer;
 };
 
@@ -34,9 +35,6 @@ export type TelemetryListener = {
   failed(message: string): void;
 };
 
-/** Deaths within the window that end the attempts to restart. */
-const maximumDeaths = 3;
-const deathWindowMs = 60_000;
 /** Beyond `timeout`, for a worker that is asked to stop: then it is terminated. */
 const stopMarginMs = 1_000;
 
@@ -48,7 +46,7 @@ export class TelemetryThread {
   private readonly data: TelemetryWorkerData;
   private readonly gate: Gate;
   private readonly listener: TelemetryListener;
-  private readonly deaths: number[] = [];
+  private readonly deaths = new Deaths();
   private worker: Worker;
   private stopping = false;
   private stopFailure = '';
@@ -103,10 +101,7 @@ export class TelemetryThread {
 
   private onDeath(message: string): void {
     this.gate.close(GateCause.WorkerDead);
-    const now = performance.now();
-    this.deaths.push(now);
-    while (now - this.deaths[0]! > deathWindowMs) this.deaths.shift();
-    if (this.deaths.length >= maximumDeaths) {
+    if (this.deaths.isTooMany(performance.now())) {
       this.listener.failed(message);
       return;
     }

@@ -6,15 +6,11 @@
  * It closes the gate by doing nothing: if this thread hangs or dies, the lease runs out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+import { openPublishedCounters, snapshot } from './counters.ts';
 import { type Gate, openGate } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
-import {
-  type AgentEvent,
-  openCounters,
-  reportContentType,
-  TelemetryReport,
-} from './telemetry-report.ts';
+import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
 
 function monotonicMs(): number {
@@ -53,7 +49,7 @@ function apply(decision: Decision, gate: Gate): void {
 
 async function main(data: TelemetryWorkerData): Promise<void> {
   const gate = openGate(data.gate);
-  const counters = openCounters(data.counters);
+  const counters = openPublishedCounters(data.counters);
   const client = new TelemetryClient(data.url, data.credentials);
   const report = new TelemetryReport(data.identity);
   const plan = new TelemetryPlan(data.schedule, monotonicMs());
@@ -62,7 +58,7 @@ async function main(data: TelemetryWorkerData): Promise<void> {
   let stopping = false;
 
   function post(events: readonly AgentEvent[], timeoutMs: number) {
-    const body = report.build(counters, gate.status(monotonicMs()), events, Date.now());
+    const body = report.build(snapshot(counters), gate.status(monotonicMs()), events, Date.now());
     return client.post(body, reportContentType, timeoutMs);
   }
 

@@ -107,13 +107,16 @@ bootstrap_packages() {
 }
 
 # Run as the owner of the checkout, so that `sudo scripts/test` leaves no files of root's in it.
+# An owner without a home of his own (a system's account, a number without a name) is no person to
+# surprise, and npm needs a home: then as root.
 bootstrap_as_owner() {
   local owner home
   owner=$(stat -c %U "$bootstrap_root")
-  if [ "$owner" = root ] || ! home=$(getent passwd "$owner" | cut -d: -f6) || [ -z "$home" ]; then
-    "$@"
-  else
+  home=$(getent passwd "$owner" | cut -d: -f6) || true
+  if [ "$owner" != root ] && runuser -u "$owner" -- test -w "$home" 2>/dev/null; then
     runuser -u "$owner" -- env HOME="$home" PATH="$PATH" "$@"
+  else
+    "$@"
   fi
 }
 

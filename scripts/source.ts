@@ -17,6 +17,8 @@ export interface Import {
 
 interface Export {
   name: string;
+  /** An interface or type alias alone, without a value of its name. */
+  isType: boolean;
   line: number;
 }
 
@@ -147,26 +149,27 @@ function namesIn(clause: string): string[] {
 }
 
 const declaration =
-  /\bexport (?:abstract |async )*(?:function\*?|const|let|class|interface|type) ([\w$]+)/g;
+  /\bexport (?:abstract |async )*(function\*?|const|let|class|interface|type) ([\w$]+)/g;
 const exportList = /\bexport\s+(?:type\s*)?\{([^}]*)\}/g;
 const defaultExport = /\bexport\s+default\b/g;
 
 function exportsOf(code: string): Export[] {
   const exports: Export[] = [];
   for (const found of code.matchAll(declaration)) {
-    const name = found[1] as string;
+    const [, keyword, name] = found as unknown as [string, string, string];
     // A constant and its type share a name, and an import of the one is an import of both.
     if (exports.some((earlier) => earlier.name === name)) continue;
-    exports.push({ name, line: lineAt(code, found.index) });
+    const isType = keyword === 'interface' || keyword === 'type';
+    exports.push({ name, isType, line: lineAt(code, found.index) });
   }
   for (const found of code.matchAll(exportList)) {
     for (const part of (found[1] as string).split(',')) {
       const name = part.trim().split(/\s+/).at(-1);
-      if (name) exports.push({ name, line: lineAt(code, found.index) });
+      if (name) exports.push({ name, isType: false, line: lineAt(code, found.index) });
     }
   }
   for (const found of code.matchAll(defaultExport)) {
-    exports.push({ name: 'default', line: lineAt(code, found.index) });
+    exports.push({ name: 'default', isType: false, line: lineAt(code, found.index) });
   }
   return exports;
 }

@@ -25,7 +25,12 @@ const isRoot = process.getuid?.() === 0;
 /** Programs that fail by their exit status; each runs when the file that it `needs` exists. */
 const checks = [
   { name: 'types', command: 'node_modules/.bin/tsc', args: ['-p', '.'], needs: 'tsconfig.json' },
-  { name: 'lint', command: 'node_modules/.bin/biome', args: ['ci', '.'], needs: 'biome.json' },
+  {
+    name: 'lint',
+    command: 'node_modules/.bin/biome',
+    args: ['ci', '--colors=off', '.'],
+    needs: 'biome.json',
+  },
   script('tidy', 'scripts/tidy.ts'),
   script('fuzz', 'scripts/fuzz.ts', 'smoke'),
   script('bench', 'bench/micro.bench.ts', '--smoke'),

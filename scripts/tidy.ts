@@ -144,11 +144,15 @@ function unusedExports(sources: readonly Source[]): Finding[] {
       for (const name of names) used.add(`${target} ${name}`);
     }
   }
-  return sources.flatMap(({ path, exports }) =>
+  // A type that its own file uses is the shape of something that others do import.
+  const isUsedInside = (code: string, name: string) =>
+    code.split(new RegExp(`\\b${name}\\b`)).length > 2;
+  return sources.flatMap(({ path, code, exports }) =>
     used.has(`${path} *`)
       ? []
       : exports
           .filter(({ name }) => !used.has(`${path} ${name}`))
+          .filter(({ name, isType }) => !(isType && isUsedInside(code, name)))
           .map(({ name, line }) => ({
             rule: 'unused-export',
             path,

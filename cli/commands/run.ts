@@ -1,6 +1,7 @@
 /** `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself. */
 import { type ControlServer, startControlServer } from '../../control/server.ts';
-import { assemble, type RunningAgent } from '../assemble.ts';
+import type { Agent } from '../agent.ts';
+import { assemble } from '../assemble.ts';
 import { loadConfig } from '../config/file.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger, type Logger } from '../log.ts';
@@ -11,7 +12,7 @@ export async function run(options: { config: string }): Promise<number> {
   const logger = createLogger(config.log);
   const stop = new StopRequest();
   const forget = listenToSignals(stop, logger);
-  let agent: RunningAgent | undefined;
+  let agent: Agent | undefined;
   let control: ControlServer | undefined;
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.

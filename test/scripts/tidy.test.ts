@@ -101,6 +101,7 @@ t.test('files and exports that nobody imports are found', async (t) => {
     'cli/main.ts': "import { used } from './a.ts';\nimport * as all from './b.ts';",
     'cli/a.ts': 'export const used = 1;\nexport function unused() {}\nexport type used = 1;',
     'cli/b.ts': 'export const b = 1;',
+    'cli/c.worker.ts': 'export type Shape = 1;\nexport type No = 2;\nconst c: Shape = 1;',
     'cli/dead.ts': 'const c = 1;',
     'cli/named-by-shell.ts': 'const d = 1;',
     'scripts/run': 'node dist/cli/named-by-shell.js',
@@ -108,7 +109,7 @@ t.test('files and exports that nobody imports are found', async (t) => {
     'engine/found.ts': 'const f = 1;',
   };
   t.same(found('dead-file', files), ['cli/dead.ts:1']);
-  t.same(found('unused-export', files), ['cli/a.ts:2']);
+  t.same(found('unused-export', files), ['cli/a.ts:2', 'cli/c.worker.ts:2']);
 });
 
 t.test('reasons that no packet ends under are found', async (t) => {

@@ -1,0 +1,146 @@
+/** A running agent: its threads, what it says about itself, and how it ends. */
+import type { Config } from '../engine/config.ts';
+import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
+import { type Gate, GateCause } from '../engine/gate.ts';
+import { SteeringMode } from '../engine/io.ts';
+import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
+import type { Closers } from '../linux/fd.ts';
+import { type Interface, listInterfaces } from '../linux/netlink.ts';
+import type { AttachedSteering } from '../linux/steering.ts';
+import type { Tun } from '../linux/tun.ts';
+import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { formatAddress } from '../parsers/text.ts';
+import type { DataPathData } from './data-path.ts';
+import { DataPathThread } from './data-path-thread.ts';
+import { ExitCode } from './exit-codes.ts';
+import type { Logger } from './log.ts';
+import { version } from './version.ts';
+
+/** What assemble.ts has opened; the agent closes it. */
+export type AgentParts = {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly interfaces: readonly Interface[];
+  readonly gate: Gate;
+  readonly steering: AttachedSteering;
+  readonly tun: Tun;
+  readonly dataPath: DataPathData;
+  readonly wake: () => void;
+  readonly telemetry: TelemetryWorkerData;
+  readonly closers: Closers;
+};
+
+const modeNames: Readonly<Record<SteeringMode, string>> = {
+  [SteeringMode.Pass]: 'pass',
+  [SteeringMode.Redirect]: 'redirect',
+  [SteeringMode.Drop]: 'drop',
+};
+
+export class Agent {
+  /** Resolves with an exit code when the agent cannot go on. */
+  readonly ended: Promise<number>;
+  private readonly parts: AgentParts;
+  private readonly dataPath: DataPathThread;
+  private readonly telemetry: TelemetryThread;
+  private readonly startedMs = Date.now();
+
+  constructor(parts: AgentParts) {
+    this.parts = parts;
+    const { gate, logger } = parts;
+    let end: (code: number) => void = () => {};
+    this.ended = new Promise((resolve) => {
+      end = resolve;
+    });
+    const failed = (name: string) => (message: string) => {
+      logger.error(`the ${name} died three times within a minute (${message}): stopping`);
+      this.close().then(() => end(ExitCode.Unexpected));
+    };
+    const died = (name: string) => (message: string) =>
+      logger.error(`the ${name} died and is started again: ${message}`);
+    this.dataPath = new DataPathThread(parts.dataPath, parts.wake, {
+      died: died('data path'),
+      failed: failed('data path'),
+    });
+    this.telemetry = new TelemetryThread(parts.telemetry, gate, {
+      change: ({ level, message, sentence, state }) => {
+        const words = message === '' ? sentence : `${sentence}: ${message}`;
+        // The data path may be asleep; it need not find out by itself.
+        parts.wake();
+        logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
+      },
+      died: died('telemetry worker'),
+      failed: failed('telemetry worker'),
+    });
+  }
+
+  /** Tell the firewall, let everything pass, deliver what is on its way, leave no trace. */
+  async stop(): Promise<void> {
+    const failure = await this.telemetry.stop();
+    if (failure !== '') this.parts.logger.warn(`the stop event was not delivered: ${failure}`);
+    await this.close();
+  }
+
+  /** What `GET /status` answers. */
+  status(): object {
+    const { config, gate, interfaces, steering, tun } = this.parts;
+    const [firewall] = config.firewalls;
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const gateStatus = gate.status(monotonicMs());
+    const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
+    const device = listInterfaces().find(({ index }) => index === tun.index);
+    return {
+      version,
+      startedAt: new Date(this.startedMs).toISOString(),
+      upMs: Date.now() - this.startedMs,
+      state: stateOf(gateStatus.open, gateStatus.cause, mode),
+      cause: gateStatus.sentence,
+      mode,
+      gate: gateStatus,
+      firewall: {
+        name: firewall.name,
+        address: formatAddress(firewall.address),
+        encapsulation: config.tunnel.encapsulation,
+        port: config.tunnel.port,
+      },
+      interfaces: interfaces.map(({ name, index }) => ({ name, index })),
+      policy: config.policy,
+      ipv6: config.workload.ipv6,
+      innerMtu: counters.gauges[Gauge.InnerMtu],
+      flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
+      counters: counted(counters),
+      kernel: steering.readCounters(),
+      tunDropped: device?.sendDropped ?? 0,
+    };
+  }
+
+  private async close(): Promise<void> {
+    this.parts.gate.close(GateCause.Stopping);
+    await this.dataPath.stop();
+    this.parts.closers.closeAll();
+  }
+}
+
+/** What traffic meets: an open gate redirects once the data path has seen it. */
+function stateOf(open: boolean, cause: string, mode: string): string {
+  if (open) return mode === 'redirect' ? 'redirecting' : 'opening';
+  return cause === 'starting' || cause === 'stopping' ? cause : 'closed';
+}
+
+/** CLOCK_MONOTONIC, as the gate counts. */
+function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}
+
+function counted(counters: Counters): Record<string, object> {
+  const result: Record<string, object> = {};
+  for (let reason = 0; reason < reasonNames.length; reason++) {
+    if (counters.packets[reason] === 0) continue;
+    result[reasonNames[reason]] = {
+      kind: reasonKinds[reason],
+      packets: counters.packets[reason],
+      bytes: counters.bytes[reason],
+    };
+  }
+  return result;
+}

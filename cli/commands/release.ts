@@ -1,0 +1,21 @@
+/**
+ * `microperimeter release`: with `onAgentFailure: drop` the kernel goes on dropping after an agent
+ * was killed. This lets traffic flow again without starting another.
+ */
+import { releaseLeftovers } from '../../linux/bpf/pins.ts';
+import { SystemError } from '../../linux/errors.ts';
+import { listInterfaces } from '../../linux/netlink.ts';
+import { pinDirectory, tunName } from '../assemble.ts';
+import { ExitCode } from '../exit-codes.ts';
+
+/** Refuses while an agent runs in this network namespace: its hold is no leftover. */
+export function release(): number {
+  if (listInterfaces().some(({ name }) => name === tunName)) {
+    const message = 'an agent is running in this network namespace';
+    throw new SystemError('ERR_TUN_BUSY', message, { advice: 'Stop it: microperimeter stop.' });
+  }
+  const { length } = releaseLeftovers(pinDirectory);
+  const words = length === 0 ? 'nothing was held' : `released ${length} kernel programs`;
+  process.stdout.write(`${words}\n`);
+  return ExitCode.Ok;
+}

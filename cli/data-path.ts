@@ -1,0 +1,53 @@
+/**
+ * What the main thread hands to the data-path worker: numbers and shared memory. Descriptors
+ * belong to the process, so the worker only wraps them; the main thread opened them and closes
+ * them after the worker has ended.
+ */
+
+import type { Config } from '../engine/config.ts';
+import type { EngineOptions } from '../engine/engine.ts';
+import type { Direction } from '../engine/io.ts';
+import type { TunnelDescriptors } from '../linux/udp.ts';
+import type { Encapsulation } from '../tunnel/encapsulation.ts';
+import { createGeneve } from '../tunnel/geneve.ts';
+import { createVxlan } from '../tunnel/vxlan.ts';
+
+/** A queue of the TUN device: which interface and which way. */
+export type QueueData = {
+  readonly fd: number;
+  readonly direction: Direction;
+  readonly interfaceIndex: number;
+};
+
+export type DataPathData = {
+  readonly queues: readonly QueueData[];
+  readonly sockets: TunnelDescriptors;
+  readonly wakeFd: number;
+  readonly controlFd: number;
+  readonly verdictFd: number;
+  readonly tunnel: Config['tunnel'];
+  readonly engine: EngineOptions;
+  /** `Gate.shared`. */
+  readonly gate: SharedArrayBuffer;
+  /** `countersByteLength` bytes. */
+  readonly counters: SharedArrayBuffer;
+  /** One Int32: not 0 asks the loop to end. */
+  readonly stop: SharedArrayBuffer;
+};
+
+export function createEncapsulation(tunnel: Config['tunnel']): Encapsulation {
+  const { geneve, port, vni } = tunnel;
+  if (tunnel.encapsulation === 'geneve') return createGeneve({ port, vni, ...geneve });
+  const { egressVni, ingressVni, innerDestination, innerSource } = tunnel.vxlan;
+  return createVxlan({
+    port,
+    egressVni,
+    ingressVni,
+    innerSource: formatMac(innerSource),
+    innerDestination: formatMac(innerDestination),
+  });
+}
+
+function formatMac(bytes: readonly number[]): string {
+  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+}

@@ -1,0 +1,39 @@
+/**
+ * Entry of the data-path worker: wraps the descriptors it was given and breathes until it is told
+ * to stop. It sends no messages and takes none; the main thread sees its counters in shared memory
+ * and its end as the worker's exit.
+ */
+import { workerData } from 'node:worker_threads';
+import { createArena } from '../engine/arena.ts';
+import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
+import { openGate } from '../engine/gate.ts';
+import { openClock } from '../linux/clock.ts';
+import { openReadiness } from '../linux/epoll.ts';
+import { openSteering } from '../linux/steering.ts';
+import { openTunQueue } from '../linux/tun.ts';
+import { openTunnelSocket } from '../linux/udp.ts';
+import { createEncapsulation, type DataPathData } from './data-path.ts';
+
+const data = workerData as DataPathData;
+const arena = createArena(deviceBatch, datagramBatch);
+const io = {
+  devices: data.queues.map((queue) =>
+    openTunQueue(queue.fd, arena, queue.direction, queue.interfaceIndex),
+  ),
+  socket: openTunnelSocket(data.sockets, arena, datagramBatch),
+  steering: openSteering(data.controlFd, data.verdictFd),
+  clock: openClock(),
+  readiness: openReadiness(
+    [...data.queues.map((queue) => queue.fd), data.sockets.receive],
+    data.wakeFd,
+  ),
+};
+const loop = createEngine(
+  io,
+  arena,
+  createEncapsulation(data.tunnel),
+  data.engine,
+  openGate(data.gate),
+  data.counters,
+);
+loop.run(new Int32Array(data.stop));

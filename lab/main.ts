@@ -1,0 +1,222 @@
+/**
+ * The lab: real packets of a real workload through a firewall and back, on this machine, in network
+ * namespaces; a story in steps, each checked on the wire. `sudo ./scripts/lab` makes everything
+ * ready and starts this. Exit code 0 only if every step held.
+ */
+import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import pc from 'picocolors';
+import { agentCommand } from './agent.ts';
+import { keepRunDirectory } from './certificates.ts';
+import type { Encapsulation, FirewallEvent, FirewallKind } from './firewalls.ts';
+import { keepNamespaces, removeStaleNamespaces } from './namespace.ts';
+import { type Stage, setStage } from './stage.ts';
+import { playStory, type StepResult } from './story.ts';
+import { countTraffic, createLive, createView, type Live, type View } from './view.ts';
+
+type Options = {
+  readonly json: boolean;
+  readonly keep: boolean;
+  readonly firewall: FirewallKind;
+  readonly encapsulation?: Encapsulation;
+  readonly duration: number;
+};
+
+const refreshEveryMs = 250;
+/** Between two looks at the agent's counters: short enough to be live, long enough for a rate. */
+const statusEveryMs = 500;
+const longestSeconds = 3600;
+
+function readOptions(): Options {
+  return new Command('lab')
+    .description('Shows the agent at work between namespaces of this machine. Needs root.')
+    .option('--json', 'print the result as JSON and nothing else', false)
+    .option('--keep', 'leave the namespaces up and say how to look around in them', false)
+    .addOption(
+      new Option('--firewall <kind>', 'our stand-in, or the VXLAN device of the kernel')
+        .choices(['builtin', 'vxlan'])
+        .default('builtin'),
+    )
+    .addOption(
+      new Option('--encapsulation <kind>', 'default: geneve; vxlan with --firewall vxlan').choices([
+        'geneve',
+        'vxlan',
+      ]),
+    )
+    .option('--duration <seconds>', 'of bulk TCP through the firewall, each way', readSeconds, 4)
+    .parse()
+    .opts<Options>();
+}
+
+function readSeconds(text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= longestSeconds) return value;
+  throw new InvalidArgumentError(`A whole number from 1 to ${longestSeconds} is expected.`);
+}
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  const isVxlan = options.firewall === 'vxlan';
+  const encapsulation = options.encapsulation ?? (isVxlan ? 'vxlan' : 'geneve');
+  if (isVxlan && encapsulation !== 'vxlan') {
+    console.error('The vxlan firewall speaks VXLAN only: leave out --encapsulation geneve.');
+    return 2;
+  }
+  if (process.getuid?.() !== 0) {
+    console.error('Root is needed for network namespaces: run sudo ./scripts/lab.');
+    return 3;
+  }
+  removeStaleNamespaces();
+  const live = createLive(options.firewall, encapsulation);
+  const shown = process.stdout.isTTY === true ? 'terminal' : 'lines';
+  const view = createView(live, options.json ? 'silent' : shown);
+  const onFirewallEvent = (event: FirewallEvent) => noteFirewall(live, view, event);
+  view.begin(live.stepTitle);
+  const stage = await setStage({ firewall: options.firewall, encapsulation, onFirewallEvent });
+  const watching = watchAgent(stage, live, view);
+  const results = await play(stage, live, view, options.duration);
+  clearInterval(watching.drawing);
+  clearInterval(watching.asking);
+  view.finish();
+  if (options.json) console.log(JSON.stringify(toJson(stage, live, results), null, 2));
+  else printResults(live, results);
+  if (options.keep) keep(stage, options.json);
+  return results.every((result) => result.verdict === 'held') ? 0 : 1;
+}
+
+function play(
+  stage: Stage,
+  live: Live,
+  view: View,
+  durationSeconds: number,
+): Promise<StepResult[]> {
+  return playStory(stage, {
+    durationSeconds,
+    onStep: (title) => {
+      live.stepTitle = title;
+      live.stepStartedAt = performance.now();
+      view.begin(title);
+    },
+    onResult: (result) => {
+      live.results.push(result);
+      view.end(result);
+    },
+    onThroughput: (bits, words) => {
+      live.throughput = words === '' ? '' : `${(bits / 1e9).toFixed(2)} Gbit/s ${words}`;
+    },
+  });
+}
+
+function noteFirewall(live: Live, view: View, event: FirewallEvent): void {
+  if (event.event === 'counters') live.firewallCounters = event;
+  if (event.event !== 'allowed' && event.event !== 'blocked') return;
+  live.verdicts.push(event);
+  view.verdict(event);
+}
+
+/** Keeps the live picture up to date; both timers are the caller's to clear. */
+function watchAgent(
+  stage: Stage,
+  live: Live,
+  view: View,
+): { drawing: NodeJS.Timeout; asking: NodeJS.Timeout } {
+  let askedAt = performance.now();
+  const ask = async () => {
+    const before = live.status;
+    const now = await stage.agent?.status();
+    const seconds = Math.max(0.001, (performance.now() - askedAt) / 1000);
+    askedAt = performance.now();
+    live.status = now;
+    if (now !== undefined) live.traffic = countTraffic(before, now, seconds);
+  };
+  const drawing = setInterval(() => {
+    const lost = stage.pulses.all.filter((pulse) => !pulse.ok).length;
+    live.requests = { answered: stage.pulses.all.length - lost, lost };
+    view.refresh();
+  }, refreshEveryMs);
+  return { drawing, asking: setInterval(() => void ask(), statusEveryMs) };
+}
+
+function toJson(stage: Stage, live: Live, steps: readonly StepResult[]): object {
+  return {
+    held: steps.every((step) => step.verdict === 'held'),
+    firewall: live.firewall,
+    encapsulation: live.encapsulation,
+    steps,
+    requests: live.requests,
+    traffic: live.traffic,
+    firewallCounters: stage.firewall.counters ?? null,
+    blocked: live.verdicts.filter((event) => event.event === 'blocked'),
+  };
+}
+
+function printResults(live: Live, results: readonly StepResult[]): void {
+  const lines = { top: '', bottom: '', left: '', right: '', mid: '', middle: ' ' };
+  const corners = { 'top-mid': '', 'top-left': '', 'top-right': '', 'bottom-mid': '' };
+  const ends = { 'bottom-left': '', 'bottom-right': '', 'left-mid': '', 'right-mid': '' };
+  const table = new Table({
+    head: ['step', 'expected', 'seen', 'time'].map((word) => pc.bold(word)),
+    chars: { ...lines, ...corners, ...ends, 'mid-mid': '' },
+    wordWrap: true,
+    colWidths: columnWidths(process.stdout.columns ?? 130),
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 1 },
+  });
+  for (const result of results) table.push(...resultRows(result));
+  console.log(table.toString());
+  const held = results.filter((result) => result.verdict === 'held').length;
+  const setting = `${live.firewall} firewall, ${live.encapsulation}`;
+  const words = `\n${held} of ${results.length} steps held (${setting})`;
+  console.log(held === results.length ? pc.green(words) : pc.red(words));
+}
+
+/** The step and its verdict, then a line for each check. */
+function resultRows({ title, checks, verdict, durationMs }: StepResult): string[][] {
+  const colours = { held: pc.green, failed: pc.red, skipped: pc.yellow };
+  const time = `${(durationMs / 1000).toFixed(1)} s`;
+  const rows = checks.map((check) => {
+    const mark = check.holds ? pc.green('✓') : pc.red('✗');
+    return ['', `${mark} ${check.expected}`, check.seen, ''];
+  });
+  return [['', '', '', ''], [pc.bold(title), colours[verdict](verdict), '', time], ...rows];
+}
+
+/** Of step, expected, seen, time: the width of the terminal, within reason. */
+function columnWidths(width: number): number[] {
+  const [step, time] = [33, 8];
+  const rest = Math.max(50, Math.min(width, 160) - step - time - 3);
+  return [step, Math.ceil(rest * 0.55), Math.floor(rest * 0.45), time];
+}
+
+function keep(stage: Stage, quietly: boolean): void {
+  const { workload, router, transit, firewall, server } = stage.topology;
+  keepNamespaces();
+  keepRunDirectory(stage.directory);
+  if (quietly) return;
+  const inside = (path: string, command: string) => `  nsenter --net=${path} ${command}`;
+  const hosts = [workload, router, transit, firewall, server];
+  const agent = `${agentCommand} run --config ${join(stage.directory, 'agent.yaml')}`;
+  console.log(
+    [
+      '',
+      pc.bold('The hosts stay; the programs in them have ended.'),
+      inside(workload.path, 'bash'),
+      inside(firewall.path, 'tcpdump -ni eth0'),
+      inside(workload.path, agent),
+      `  tshark -r ${join(stage.directory, 'redirect-firewall.pcap')}    # what the firewall saw`,
+      'Remove them with:',
+      `  for name in ${hosts.map((host) => host.name).join(' ')}; do ip netns del $name; done`,
+      `  rm -r ${stage.directory}`,
+    ].join('\n'),
+  );
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error: Error) => {
+    const words = process.env.DEBUG === undefined ? error.message : error.stack;
+    console.error(stripVTControlCharacters(words ?? ''));
+    process.exit(1);
+  },
+);

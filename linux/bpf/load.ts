@@ -1,0 +1,186 @@
+/**
+ * Programs and maps in the kernel: everything about eBPF that depends on the running one. All of
+ * it throws SystemError (VerifierError when a program is refused); descriptors belong to the
+ * caller. Cold: attributes are allocated for each call.
+ */
+import { constants } from 'node:os';
+import {
+  BPF_MAP_CREATE,
+  BPF_MAP_DELETE_ELEM,
+  BPF_MAP_LOOKUP_ELEM,
+  BPF_MAP_UPDATE_ELEM,
+  BPF_OBJ_GET,
+  BPF_OBJ_NAME_LEN,
+  BPF_OBJ_PIN,
+  BPF_PROG_LOAD,
+  mapCreate,
+  mapElem,
+  objPin,
+  progLoad,
+} from '../abi/bpf.ts';
+import { callFailed, VerifierError } from '../errors.ts';
+import {
+  allocate,
+  bpf,
+  check,
+  errno,
+  type Fd,
+  LITTLE_ENDIAN,
+  mmap,
+  type Region,
+  setPointer,
+  viewAt,
+} from '../syscall.ts';
+import { encode, type Program, programLength } from './asm.ts';
+
+const { ENOENT, ENOSPC, EPERM } = constants.errno;
+
+/** The verifier's log, at first and at most (kernel 5.2 and later allow 1 GiB). */
+const logLength = 64 * 1024;
+const logLengthMax = 16 * 1024 * 1024;
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+/** Maps are mapped in whole pages: 4 KiB, or 64 KiB on some arm64 kernels. */
+const pageLength = 4096;
+
+function setU32(region: Region, at: number, value: number): void {
+  region.view.setUint32(at, value, LITTLE_ENDIAN);
+}
+function setName(region: Region, at: number, name: string): void {
+  if (name.length >= BPF_OBJ_NAME_LEN) throw new RangeError(`name ${name} is too long`);
+  for (let index = 0; index < name.length; index++) {
+    region.bytes[at + index] = name.charCodeAt(index);
+  }
+}
+function regionOf(bytes: Uint8Array): Region {
+  const region = allocate(Math.max(bytes.length, 1));
+  region.bytes.set(bytes);
+  return region;
+}
+function textRegion(text: string): Region {
+  return regionOf(new TextEncoder().encode(`${text}\0`));
+}
+
+export type MapDescription = {
+  /** At most 15 characters. */
+  readonly name: string;
+  /** enum bpf_map_type */
+  readonly type: number;
+  readonly keyLength: number;
+  readonly valueLength: number;
+  readonly capacity: number;
+  readonly flags: number;
+};
+
+export function createMap(map: MapDescription): Fd {
+  const attributes = allocate(mapCreate.size);
+  setU32(attributes, mapCreate.map_type, map.type);
+  setU32(attributes, mapCreate.key_size, map.keyLength);
+  setU32(attributes, mapCreate.value_size, map.valueLength);
+  setU32(attributes, mapCreate.max_entries, map.capacity);
+  setU32(attributes, mapCreate.map_flags, map.flags);
+  setName(attributes, mapCreate.map_name, map.name);
+  return check(
+    bpf(BPF_MAP_CREATE, attributes.address, mapCreate.size),
+    `bpf(BPF_MAP_CREATE ${map.name})`,
+  );
+}
+
+/**
+ * The values of a BPF_F_MMAPABLE map as memory, shared with the programs and other threads. It
+ * stays mapped for the life of the process: whoever holds the buffer must never meet a hole.
+ */
+export function mapValues(map: Fd): ArrayBuffer {
+  const address = mmap(0, pageLength, PROT_READ_WRITE, MAP_SHARED, map, 0);
+  // MAP_FAILED is all ones.
+  if (address > Number.MAX_SAFE_INTEGER) throw callFailed('mmap(BPF map)', errno());
+  return viewAt(address, pageLength);
+}
+
+/** The three calls on one element. Keys and values are copied: they may be any bytes. */
+function elementCall(command: number, map: Fd, key: Region, value: Region | null): number {
+  const attributes = allocate(mapElem.size);
+  setU32(attributes, mapElem.map_fd, map);
+  setPointer(attributes.view, mapElem.key, key.address);
+  setPointer(attributes.view, mapElem.value, value?.address ?? 0);
+  return bpf(command, attributes.address, mapElem.size);
+}
+
+/** Fills `value` and says whether the key is there. */
+export function lookupElement(map: Fd, key: Uint8Array, value: Uint8Array): boolean {
+  const target = allocate(value.length);
+  const result = elementCall(BPF_MAP_LOOKUP_ELEM, map, regionOf(key), target);
+  if (result < 0 && errno() === ENOENT) return false;
+  check(result, 'bpf(BPF_MAP_LOOKUP_ELEM)');
+  value.set(target.bytes);
+  return true;
+}
+
+export function updateElement(map: Fd, key: Uint8Array, value: Uint8Array): void {
+  const result = elementCall(BPF_MAP_UPDATE_ELEM, map, regionOf(key), regionOf(value));
+  check(result, 'bpf(BPF_MAP_UPDATE_ELEM)');
+}
+
+/** Says whether the key was there. */
+export function deleteElement(map: Fd, key: Uint8Array): boolean {
+  const result = elementCall(BPF_MAP_DELETE_ELEM, map, regionOf(key), null);
+  if (result < 0 && errno() === ENOENT) return false;
+  check(result, 'bpf(BPF_MAP_DELETE_ELEM)');
+  return true;
+}
+
+/**
+ * Load a program. `maps` gives descriptors by the names it uses. The verifier is asked for its log
+ * only after it refused; VerifierError carries it.
+ */
+export function loadProgram(program: Program, maps: Readonly<Record<string, Fd>>): Fd {
+  const instructions = regionOf(encode(program.items, maps));
+  const license = textRegion('GPL');
+  const attributes = allocate(progLoad.size);
+  setU32(attributes, progLoad.prog_type, program.type);
+  setU32(attributes, progLoad.insn_cnt, programLength(program.items));
+  setPointer(attributes.view, progLoad.insns, instructions.address);
+  setPointer(attributes.view, progLoad.license, license.address);
+  setName(attributes, progLoad.prog_name, program.name);
+  const fd = bpf(BPF_PROG_LOAD, attributes.address, progLoad.size);
+  if (fd >= 0) return fd;
+  const cause = errno();
+  if (cause === EPERM) throw callFailed(`bpf(BPF_PROG_LOAD ${program.name})`, cause);
+  return loadForLog(program.name, attributes, cause);
+}
+
+/** The same load with a log, larger until it fits. */
+function loadForLog(name: string, attributes: Region, cause: number): Fd {
+  for (let length = logLength; ; length *= 4) {
+    const log = allocate(length);
+    setU32(attributes, progLoad.log_level, 1);
+    setU32(attributes, progLoad.log_size, length);
+    setPointer(attributes.view, progLoad.log_buf, log.address);
+    const fd = bpf(BPF_PROG_LOAD, attributes.address, progLoad.size);
+    // Memory was short a moment ago, and no longer is.
+    if (fd >= 0) return fd;
+    const again = errno();
+    if (again === ENOSPC && length < logLengthMax) continue;
+    const text = new TextDecoder().decode(log.bytes.subarray(0, log.bytes.indexOf(0)));
+    if (text === '') throw callFailed(`bpf(BPF_PROG_LOAD ${name})`, cause);
+    throw new VerifierError(name, cause, text);
+  }
+}
+
+/** Give an object a name in a bpffs, by which it outlives its descriptors. */
+export function pinObject(fd: Fd, path: string): void {
+  const name = textRegion(path);
+  const attributes = allocate(objPin.size);
+  setPointer(attributes.view, objPin.pathname, name.address);
+  setU32(attributes, objPin.bpf_fd, fd);
+  check(bpf(BPF_OBJ_PIN, attributes.address, objPin.size), `bpf(BPF_OBJ_PIN ${path})`);
+}
+
+/** Descriptor of a pinned object. */
+export function getPinned(path: string): Fd {
+  const name = textRegion(path);
+  const attributes = allocate(objPin.size);
+  setPointer(attributes.view, objPin.pathname, name.address);
+  return check(bpf(BPF_OBJ_GET, attributes.address, objPin.size), `bpf(BPF_OBJ_GET ${path})`);
+}

@@ -1,0 +1,141 @@
+/**
+ * What the steering programs are made from, and what they share with user space: the policy, the
+ * mark, the control page, the flow key and the counters. Pure.
+ */
+
+/** An IPv4 address as int32 (`getInt32` of the wire bytes). */
+export type Address4 = number;
+export type Prefix4 = { readonly address: Address4; readonly length: number };
+
+export type SteeringInterface = {
+  readonly name: string;
+  /** Kernel index. */
+  readonly index: number;
+  /** Six bytes. */
+  readonly mac: Uint8Array;
+};
+
+export type ManagementException = {
+  /** IP protocol number; 0 is any. */
+  readonly protocol: number;
+  readonly remote: Prefix4;
+  /** Local or remote port, whichever is equal, of TCP or UDP; 0: the whole prefix. */
+  readonly port: number;
+};
+
+export type Endpoint4 = { readonly address: Address4; readonly port: number };
+
+/** Immutable; everything in it becomes constants in the programs. */
+export type SteeringPolicy = {
+  /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
+  readonly interfaces: readonly SteeringInterface[];
+  readonly tun: {
+    /** Any one of its queues. */
+    readonly fd: number;
+    readonly index: number;
+  };
+  /** Where tunnel packets go to. */
+  readonly firewalls: readonly Endpoint4[];
+  /** Local UDP port that tunnel packets come to. */
+  readonly tunnelPort: number;
+  /** Senders of tunnel packets other than the firewalls. */
+  readonly returnFrom: readonly Prefix4[];
+  /** TCP endpoints that telemetry is sent to. */
+  readonly telemetry: readonly Endpoint4[];
+  readonly management: readonly ManagementException[];
+  /** Directed broadcast addresses of the interfaces. */
+  readonly broadcasts: readonly Address4[];
+  readonly ipv6: 'pass' | 'drop';
+  readonly onAgentFailure: 'pass' | 'drop';
+  /** A heartbeat older than this is an agent that failed; at most 30 minutes. */
+  readonly heartbeatTimeoutMs: number;
+  /** Where links outlive the process when `onAgentFailure` is `drop`; on a bpffs, or made one. */
+  readonly pinDirectory: string;
+};
+
+/** Queues of the TUN device: two an interface. */
+export function queueOf(ordinal: number, direction: 0 | 1): number {
+  return 2 * ordinal + direction;
+}
+
+/**
+ * The mark of a packet between our programs: 'mp' in the upper 20 bits, the queue in the lower 12.
+ * It never leaves them: the NIC program that meets it puts 0 there.
+ */
+export const markBase = 0x6d70_0000;
+export const markMask = 0xffff_f000;
+export const queueMask = 0x0000_0fff;
+
+/**
+ * The control page, one writer (the data path), all programs read:
+ *
+ *     0   u64  heartbeat: an IEEE 754 double, 2^52 + ticks of 1,024 ns of CLOCK_MONOTONIC
+ *     8   u32  mode (SteeringMode of engine/io.ts)
+ *     12  u32  generation of remembered verdicts
+ *
+ * A double of 2^52 + n has n in its low 52 bits as they are, so that one aligned store of a Number
+ * is one atomic store of an integer: it is never seen half written, and needs no BigInt. The
+ * program takes off the constant upper bits. 52 bits of ticks are 146,000 years.
+ */
+export const controlPage = { size: 16, heartbeat: 0, mode: 8, generation: 12 } as const;
+export const heartbeatBias = 2 ** 52;
+/** Upper word of the bits of the double 2^52. */
+export const heartbeatBiasHigh = 0x4330_0000;
+export const tickShift = 10;
+export const ticksPerMs = 1e6 / 2 ** tickShift;
+
+/** Key of a remembered flow, in network byte order; local and remote as this host sees them. */
+export const flowKey = {
+  size: 16,
+  local: 0,
+  remote: 4,
+  localPort: 8,
+  remotePort: 10,
+  protocol: 12,
+} as const;
+/** Value: KernelVerdict of engine/io.ts, and the generation in which it holds. */
+export const flowValue = { size: 8, verdict: 0, generation: 4 } as const;
+/** Flows that the kernel remembers; the least recently used goes first. 64 bytes or so each. */
+export const flowCapacity = 262_144;
+
+/** What the programs count: {packets, bytes} in u64 by kind, per processor. */
+export const CounterKind = {
+  /** Went on: never redirected, whatever the rules say. */
+  excluded: 0,
+  /** Went on: remembered. */
+  passedVerdict: 1,
+  /** Went on: SteeringMode.Pass. */
+  passedMode: 2,
+  /** Went on: the heartbeat is too old. */
+  passedAgentDead: 3,
+  /** Dropped: remembered. */
+  droppedVerdict: 4,
+  /** Dropped: SteeringMode.Drop. */
+  droppedMode: 5,
+  /** Dropped: the heartbeat is too old. */
+  droppedAgentDead: 6,
+  /** Dropped: IPv6 that is not link-local or neighbour discovery. */
+  droppedIpv6: 7,
+  /** Given to the engine. */
+  redirected: 8,
+  /** Put on the network for the engine. */
+  reinjected: 9,
+  /** Dropped on the way back: a queue that no interface has, or not IPv4. */
+  droppedQueue: 10,
+} as const;
+export type CounterKind = (typeof CounterKind)[keyof typeof CounterKind];
+export type CounterName = keyof typeof CounterKind;
+export const counterNames = Object.keys(CounterKind) as CounterName[];
+export const counterValue = { size: 16, packets: 0, bytes: 8 } as const;
+
+/** Maps by the names that the programs use. */
+export type SteeringMapName = 'control' | 'flows' | 'counters';
+
+/** The 32-bit word that a load of these wire bytes gives on a little-endian host. */
+export function networkWord(hostOrder: number): number {
+  const swapped = ((hostOrder & 0xff00) << 8) | ((hostOrder >>> 8) & 0xff00);
+  return (hostOrder << 24) | swapped | (hostOrder >>> 24);
+}
+export function networkHalf(hostOrder: number): number {
+  return ((hostOrder & 0xff) << 8) | (hostOrder >>> 8);
+}

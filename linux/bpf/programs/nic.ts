@@ -1,0 +1,323 @@
+/**
+ * The programs on a workload's interface, one on each of its hooks:
+ *
+ * 1. our mark: it comes from the engine; take the mark off and let it go on
+ * 2. not IPv4: go on (IPv6 may be dropped)
+ * 3. read the header, and the ports of a TCP or UDP packet that is no fragment
+ * 4. never redirected: go on
+ * 5. the engine's heartbeat and mode
+ * 6. a remembered verdict
+ * 7. into the TUN device
+ *
+ * `Go on` is TC_ACT_UNSPEC: other programs and filters on the hook still see the packet.
+ */
+import { Direction, KernelVerdict, SteeringMode } from '../../../engine/io.ts';
+import { BPF_PROG_TYPE_SCHED_CLS, helper, skb, TC_ACT_SHOT, TC_ACT_UNSPEC } from '../../abi/bpf.ts';
+import {
+  add,
+  and,
+  and32,
+  call,
+  exit,
+  goto,
+  type Item,
+  jeq,
+  jne,
+  jne32,
+  jset,
+  jsgt,
+  label,
+  load8,
+  load16,
+  load32,
+  load64,
+  loadConstant,
+  loadMap,
+  loadMapValue,
+  lsh,
+  mov,
+  mov32,
+  type Program,
+  R0,
+  R1,
+  R2,
+  R3,
+  R4,
+  R6,
+  R7,
+  R8,
+  R9,
+  R10,
+  rsh,
+  store16,
+  store32,
+  storeImmediate32,
+  sub,
+} from '../asm.ts';
+import {
+  CounterKind,
+  controlPage,
+  flowKey,
+  flowValue,
+  heartbeatBiasHigh,
+  markBase,
+  markMask,
+  networkHalf,
+  queueOf,
+  type SteeringPolicy,
+  tickShift,
+  ticksPerMs,
+} from '../policy.ts';
+import { finish, finishing } from './count.ts';
+import {
+  addressExclusions,
+  fragmentExclusions,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  ipv6Exclusions,
+  keyAt,
+  portExclusions,
+} from './exclusions.ts';
+
+const ETH_P_IP = 0x0800;
+const ETH_P_IPV6 = 0x86dd;
+const IPPROTO_ICMPV6 = 58;
+const ethernetLength = 14;
+
+/** The stack, from the frame pointer down. */
+const ipAt = keyAt - 24;
+/** TCP up to its flags. */
+const transportAt = ipAt - 16;
+const transportLength = { tcp: 14, udp: 4 } as const;
+const tcpFlagsAt = transportAt + 13;
+const ipv6At = transportAt - 40;
+const typeAt = ipv6At - 8;
+const counterAt = typeAt - 8;
+
+/** What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection. */
+const keyPartial = 0;
+const keyWhole = 1;
+const keyOpens = 2;
+
+/** Registers that live long: R6 context, R7 the kind of key, R8 protocol, R9 control. */
+export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: Direction): Program {
+  const items: Item[] = [
+    mov.reg(R6, R1),
+    ...takeOurMark(),
+    ...onlyIpv4(policy),
+    ...readAddresses(direction),
+    ...addressExclusions(policy, direction),
+    ...readPorts(direction),
+    ...portExclusions(policy, direction),
+    goto('control'),
+    label('fragment'),
+    ...fragmentExclusions(policy, direction),
+    label('control'),
+    ...obeyControl(policy),
+    ...obeyVerdict(),
+    ...redirect(policy, queueOf(ordinal, direction)),
+    ...ends(policy),
+    ...finishing(counterAt),
+  ];
+  const name = direction === Direction.Egress ? 'mp_egress' : 'mp_ingress';
+  return { name, type: BPF_PROG_TYPE_SCHED_CLS, items };
+}
+
+function takeOurMark(): Item[] {
+  return [
+    load32(R2, R6, skb.mark),
+    and32.imm(R2, markMask),
+    jne32.imm(R2, markBase, 'not-ours'),
+    mov.imm(R2, 0),
+    store32(R6, skb.mark, R2),
+    goto('go-on'),
+    label('not-ours'),
+  ];
+}
+
+function onlyIpv4(policy: SteeringPolicy): Item[] {
+  const drop = policy.ipv6 === 'drop';
+  return [
+    load32(R2, R6, skb.vlan_present),
+    jne.imm(R2, 0, 'go-on'),
+    load32(R2, R6, skb.protocol),
+    jeq.imm(R2, networkHalf(ETH_P_IP), 'ipv4'),
+    ...(drop ? [jne.imm(R2, networkHalf(ETH_P_IPV6), 'go-on'), ...dropIpv6()] : []),
+    label('go-on'),
+    mov.imm(R0, TC_ACT_UNSPEC),
+    exit(),
+    label('ipv4'),
+  ];
+}
+
+function dropIpv6(): Item[] {
+  return [
+    ...readPacket(ethernetLength, ipv6At, 40),
+    jne.imm(R0, 0, 'ipv6-dropped'),
+    mov.imm(R1, 0),
+    load8(R2, R10, ipv6At + 6),
+    jne.imm(R2, IPPROTO_ICMPV6, 'ipv6-typed'),
+    ...readPacket(ethernetLength + 40, typeAt, 1),
+    jne.imm(R0, 0, 'ipv6-dropped'),
+    load8(R1, R10, typeAt),
+    label('ipv6-typed'),
+    ...ipv6Exclusions(ipv6At),
+    label('ipv6-dropped'),
+    ...finish(TC_ACT_SHOT, CounterKind.droppedIpv6),
+  ];
+}
+
+/** `length` bytes of the packet from a constant offset; R0 is not 0 when there are fewer. */
+function readPacket(offset: number, stackAt: number, length: number): Item[] {
+  return [mov.imm(R2, offset), ...readPacketFromR2(stackAt, length)];
+}
+function readPacketFromR2(stackAt: number, length: number): Item[] {
+  return [
+    mov.reg(R1, R6),
+    mov.reg(R3, R10),
+    add.imm(R3, stackAt),
+    mov.imm(R4, length),
+    call(helper.skb_load_bytes),
+  ];
+}
+
+/** Fills the key but for its ports. A packet without a whole header is the kernel's to refuse. */
+function readAddresses(direction: Direction): Item[] {
+  const source = direction === Direction.Egress ? flowKey.local : flowKey.remote;
+  const destination = direction === Direction.Egress ? flowKey.remote : flowKey.local;
+  return [
+    ...readPacket(ethernetLength, ipAt, 20),
+    jne.imm(R0, 0, 'excluded'),
+    load32(R1, R10, ipAt + 12),
+    store32(R10, keyAt + source, R1),
+    load32(R1, R10, ipAt + 16),
+    store32(R10, keyAt + destination, R1),
+    load8(R8, R10, ipAt + 9),
+    storeImmediate32(R10, keyAt + flowKey.localPort, 0),
+    // Writes the padding as well: a key is compared whole.
+    store32(R10, keyAt + flowKey.protocol, R8),
+    mov.imm(R7, keyPartial),
+  ];
+}
+
+/**
+ * Falls through with the ports in the key, else jumps to `fragment` (more fragments, or not the
+ * first one) or `control`. R7 becomes keyWhole or keyOpens.
+ */
+function readPorts(direction: Direction): Item[] {
+  return [
+    load16(R1, R10, ipAt + 6),
+    jset.imm(R1, networkHalf(0x3fff), 'fragment'),
+    load8(R2, R10, ipAt),
+    and.imm(R2, 0x0f),
+    lsh.imm(R2, 2),
+    add.imm(R2, ethernetLength),
+    jeq.imm(R8, IPPROTO_TCP, 'read-tcp'),
+    jne.imm(R8, IPPROTO_UDP, 'control'),
+    ...readPacketFromR2(transportAt, transportLength.udp),
+    jne.imm(R0, 0, 'control'),
+    goto('may-look-up'),
+    label('read-tcp'),
+    ...readPacketFromR2(transportAt, transportLength.tcp),
+    jne.imm(R0, 0, 'control'),
+    load8(R1, R10, tcpFlagsAt),
+    and.imm(R1, 0x12),
+    jne.imm(R1, 0x02, 'may-look-up'),
+    mov.imm(R7, keyOpens),
+    goto('with-ports'),
+    label('may-look-up'),
+    mov.imm(R7, keyWhole),
+    label('with-ports'),
+    ...keyPorts(direction),
+  ];
+}
+
+/** Copies the ports into the key, local first. */
+function keyPorts(direction: Direction): Item[] {
+  const source = direction === Direction.Egress ? flowKey.localPort : flowKey.remotePort;
+  const destination = direction === Direction.Egress ? flowKey.remotePort : flowKey.localPort;
+  return [
+    load16(R1, R10, transportAt),
+    store16(R10, keyAt + source, R1),
+    load16(R1, R10, transportAt + 2),
+    store16(R10, keyAt + destination, R1),
+  ];
+}
+
+/**
+ * The age of the heartbeat, signed: another processor may have written one that is newer than our
+ * clock. A page that was never written is as old as can be. Policy.ts says how the heartbeat is
+ * written.
+ */
+function obeyControl(policy: SteeringPolicy): Item[] {
+  return [
+    call(helper.ktime_get_ns),
+    loadMapValue(R9, 'control'),
+    rsh.imm(R0, tickShift),
+    loadConstant(R1, heartbeatBiasHigh, 0),
+    add.reg(R0, R1),
+    load64(R1, R9, controlPage.heartbeat),
+    sub.reg(R0, R1),
+    jsgt.imm(R0, Math.ceil(policy.heartbeatTimeoutMs * ticksPerMs), 'agent-dead'),
+    load32(R1, R9, controlPage.mode),
+    jeq.imm(R1, SteeringMode.Pass, 'mode-pass'),
+    jeq.imm(R1, SteeringMode.Drop, 'mode-drop'),
+  ];
+}
+
+function obeyVerdict(): Item[] {
+  return [
+    jeq.imm(R7, keyPartial, 'redirect'),
+    loadMap(R1, 'flows'),
+    mov.reg(R2, R10),
+    add.imm(R2, keyAt),
+    jeq.imm(R7, keyWhole, 'look-up'),
+    // Another connection on the same ports: what was remembered of the last one must not rule it.
+    call(helper.map_delete_elem),
+    goto('redirect'),
+    label('look-up'),
+    call(helper.map_lookup_elem),
+    jeq.imm(R0, 0, 'redirect'),
+    load32(R1, R0, flowValue.generation),
+    load32(R2, R9, controlPage.generation),
+    jne.reg(R1, R2, 'redirect'),
+    load32(R1, R0, flowValue.verdict),
+    jeq.imm(R1, KernelVerdict.Pass, 'verdict-pass'),
+    jeq.imm(R1, KernelVerdict.Drop, 'verdict-drop'),
+  ];
+}
+
+function redirect(policy: SteeringPolicy, queue: number): Item[] {
+  return [
+    label('redirect'),
+    mov32.imm(R1, markBase | queue),
+    store32(R6, skb.mark, R1),
+    mov.imm(R1, policy.tun.index),
+    mov.imm(R2, 0),
+    call(helper.redirect),
+    mov.reg(R7, R0),
+    mov.imm(R8, CounterKind.redirected),
+    goto('finish'),
+  ];
+}
+
+function ends(policy: SteeringPolicy): Item[] {
+  const agentDead =
+    policy.onAgentFailure === 'pass'
+      ? finish(TC_ACT_UNSPEC, CounterKind.passedAgentDead)
+      : finish(TC_ACT_SHOT, CounterKind.droppedAgentDead);
+  return [
+    label('agent-dead'),
+    ...agentDead,
+    label('mode-pass'),
+    ...finish(TC_ACT_UNSPEC, CounterKind.passedMode),
+    label('mode-drop'),
+    ...finish(TC_ACT_SHOT, CounterKind.droppedMode),
+    label('verdict-pass'),
+    ...finish(TC_ACT_UNSPEC, CounterKind.passedVerdict),
+    label('verdict-drop'),
+    ...finish(TC_ACT_SHOT, CounterKind.droppedVerdict),
+    label('excluded'),
+    ...finish(TC_ACT_UNSPEC, CounterKind.excluded),
+  ];
+}

@@ -1,0 +1,333 @@
+/**
+ * Steering: the kernel programs that give the workload's packets to the engine, and their life.
+ * `attachSteering` is for the main thread (load, attach, count, replace, detach), `openSteering`
+ * for the data path (heartbeat, mode, verdicts). They share two descriptors, valid in the whole
+ * process.
+ *
+ * With `onAgentFailure: 'pass'` the links belong to the process and go with it, however it ends.
+ * With 'drop' the links on the workload's interfaces are pinned: they stay, see the heartbeat grow
+ * old, and drop, until the next start takes over or `releaseLeftovers` of bpf/pins.ts is called.
+ */
+import { mkdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { Direction, type Steering } from '../engine/io.ts';
+import {
+  BPF_F_MMAPABLE,
+  BPF_MAP_TYPE_ARRAY,
+  BPF_MAP_TYPE_LRU_HASH,
+  BPF_MAP_TYPE_PERCPU_ARRAY,
+  BPF_MAP_UPDATE_ELEM,
+  mapElem,
+  TUNSETFILTEREBPF,
+  TUNSETSTEERINGEBPF,
+} from './abi/bpf.ts';
+import type { Program } from './bpf/asm.ts';
+import { createMap, loadProgram, lookupElement, mapValues } from './bpf/load.ts';
+import {
+  interfacePinDirectory,
+  pinsIn,
+  preparePinDirectory,
+  releaseDeadPins,
+  releasePin,
+  tidyPinDirectory,
+} from './bpf/pins.ts';
+import {
+  CounterKind,
+  type CounterName,
+  controlPage,
+  counterNames,
+  counterValue,
+  flowCapacity,
+  flowKey,
+  flowValue,
+  heartbeatBias,
+  type SteeringMapName,
+  type SteeringPolicy,
+  ticksPerMs,
+} from './bpf/policy.ts';
+import { nicProgram } from './bpf/programs/nic.ts';
+import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
+import { type AttachMethod, type Attachment, type Hook, tcx } from './bpf/tcx.ts';
+import { Closers } from './fd.ts';
+import {
+  allocate,
+  bpf,
+  check,
+  close,
+  type Fd,
+  ioctl,
+  LITTLE_ENDIAN,
+  setPointer,
+} from './syscall.ts';
+
+export type SteeringCounters = Readonly<Record<CounterName, { packets: number; bytes: number }>>;
+
+export interface AttachedSteering {
+  /** For `openSteering` in another thread. */
+  readonly controlFd: Fd;
+  readonly verdictFd: Fd;
+  readCounters(): SteeringCounters;
+  /**
+   * New programs in the place of the old ones, hook by hook without a gap; maps, counters, mode
+   * and remembered flows stay. Interfaces and TUN must be those of the first policy. Throws
+   * SystemError, then the old programs stay.
+   */
+  replace(policy: SteeringPolicy): void;
+  /** Takes everything away. Idempotent. */
+  detach(): void;
+}
+
+type Maps = Readonly<Record<SteeringMapName, Fd>>;
+
+/** One program on one hook; `pinned` is its path, or ''. */
+type Place = {
+  readonly attachment: Attachment;
+  readonly program: (policy: SteeringPolicy) => Program;
+  /** Name of the interface when the link may be pinned, or ''. */
+  readonly pinFor: string;
+  pinned: string;
+};
+
+function createMaps(closers: Closers): Maps {
+  const map = (name: string, type: number, sizes: [number, number, number], flags = 0): Fd => {
+    const [keyLength, valueLength, capacity] = sizes;
+    const fd = createMap({ name, type, keyLength, valueLength, capacity, flags });
+    return closers.own(fd);
+  };
+  const { size: flowLength } = flowKey;
+  const counters: [number, number, number] = [4, counterValue.size, counterNames.length];
+  return {
+    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
+    flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowLength, flowValue.size, flowCapacity]),
+    counters: map('mp_counters', BPF_MAP_TYPE_PERCPU_ARRAY, counters),
+  };
+}
+
+/** The places that steering takes, in the order of attaching: the way back first. */
+function plan(policy: SteeringPolicy): {
+  index: number;
+  hook: Hook;
+  pinFor: string;
+  program: (policy: SteeringPolicy) => Program;
+}[] {
+  const nics = policy.interfaces.flatMap((nic, ordinal) =>
+    ([Direction.Egress, Direction.Ingress] as const).map((direction) => ({
+      index: nic.index,
+      hook: direction === Direction.Egress ? ('egress' as const) : ('ingress' as const),
+      pinFor: nic.name,
+      program: (current: SteeringPolicy) => nicProgram(current, ordinal, direction),
+    })),
+  );
+  return [{ index: policy.tun.index, hook: 'ingress', pinFor: '', program: tunProgram }, ...nics];
+}
+
+function attachTunProgram(tun: Fd, request: number, name: string, program: Fd): void {
+  const argument = allocate(4);
+  argument.view.setInt32(0, program, LITTLE_ENDIAN);
+  check(ioctl(tun, request, argument.address), `ioctl(${name})`);
+}
+
+/** The descriptor is needed only until the kernel holds the program by itself. */
+function withProgram<T>(program: Program, maps: Maps, use: (fd: Fd) => T): T {
+  const fd = loadProgram(program, maps);
+  try {
+    return use(fd);
+  } finally {
+    close(fd);
+  }
+}
+
+/**
+ * Load the programs and put them on their hooks, in mode Pass and without a heartbeat: until the
+ * data path speaks, `onAgentFailure` rules. Leftovers of a dead run on these interfaces go once
+ * the new programs are in place. Throws SystemError, with nothing left behind.
+ */
+export function attachSteering(
+  policy: SteeringPolicy,
+  method: AttachMethod = tcx,
+): AttachedSteering {
+  assertPolicy(policy);
+  const closers = new Closers();
+  try {
+    return attachAll(policy, method, closers);
+  } catch (error) {
+    closers.closeAll();
+    throw error;
+  }
+}
+
+function attachAll(
+  policy: SteeringPolicy,
+  method: AttachMethod,
+  closers: Closers,
+): AttachedSteering {
+  const maps = createMaps(closers);
+  openControl(maps.control).words[controlPage.generation / 4] = 1;
+  const { fd: tun } = policy.tun;
+  for (const [request, name, program] of [
+    [TUNSETFILTEREBPF, 'TUNSETFILTEREBPF', filterProgram()],
+    [TUNSETSTEERINGEBPF, 'TUNSETSTEERINGEBPF', selectorProgram()],
+  ] as const) {
+    withProgram(program, maps, (fd) => attachTunProgram(tun, request, name, fd));
+    closers.add(() => removeTunProgram(tun, request));
+  }
+  const places: Place[] = [];
+  for (const { index, hook, pinFor, program } of plan(policy)) {
+    const attachment = withProgram(program(policy), maps, (fd) => method.attach(fd, index, hook));
+    closers.add(() => attachment.detach());
+    places.push({ attachment, program, pinFor, pinned: '' });
+  }
+  const leftovers = findLeftovers(policy);
+  closers.add(() => unpin(places, policy.pinDirectory));
+  if (policy.onAgentFailure === 'drop') pin(places, policy.pinDirectory);
+  for (const path of leftovers) releasePin(path);
+  releaseDeadPins(policy.pinDirectory);
+  return {
+    controlFd: maps.control,
+    verdictFd: maps.flows,
+    readCounters: () => readCounters(maps.counters),
+    replace: (next) => replace(policy, next, maps, places),
+    detach: () => closers.closeAll(),
+  };
+}
+
+/** When the device went first, so did its programs. */
+function removeTunProgram(tun: Fd, request: number): void {
+  const none = allocate(4);
+  none.view.setInt32(0, -1, LITTLE_ENDIAN);
+  ioctl(tun, request, none.address);
+}
+
+/** Programmer errors: configuration has refused these before. */
+function assertPolicy(policy: SteeringPolicy): void {
+  if (policy.interfaces.length === 0) throw new RangeError('no interface to steer');
+  const { heartbeatTimeoutMs } = policy;
+  if (!(heartbeatTimeoutMs > 0 && heartbeatTimeoutMs <= 30 * 60_000)) {
+    throw new RangeError(`heartbeat timeout of ${heartbeatTimeoutMs} ms`);
+  }
+}
+
+function findLeftovers(policy: SteeringPolicy): string[] {
+  return policy.interfaces.flatMap((nic) =>
+    pinsIn(interfacePinDirectory(policy.pinDirectory, nic.name)),
+  );
+}
+
+function pin(places: readonly Place[], directory: string): void {
+  preparePinDirectory(directory);
+  for (const place of places) {
+    if (place.pinFor === '' || place.pinned !== '') continue;
+    const path = interfacePinDirectory(directory, place.pinFor);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    place.pinned = place.attachment.pin(path);
+  }
+}
+
+function unpin(places: readonly Place[], directory: string): void {
+  const pinned = places.filter((place) => place.pinned !== '');
+  for (const place of pinned) {
+    const path = place.pinned;
+    place.pinned = '';
+    unlinkSync(path);
+  }
+  if (pinned.length > 0) tidyPinDirectory(directory);
+}
+
+function replace(
+  first: SteeringPolicy,
+  next: SteeringPolicy,
+  maps: Maps,
+  places: readonly Place[],
+): void {
+  assertPolicy(next);
+  const indexes = (policy: SteeringPolicy) => policy.interfaces.map((nic) => nic.index).join();
+  const same = indexes(first) === indexes(next);
+  if (!same || first.tun.index !== next.tun.index || first.pinDirectory !== next.pinDirectory) {
+    throw new RangeError('interfaces, TUN and pin directory stay for the life of the steering');
+  }
+  const closers = new Closers();
+  try {
+    // All are loaded before the first is put in place: a refusal changes nothing.
+    const programs = places.map((p) => closers.own(loadProgram(p.program(next), maps)));
+    places.forEach((place, index) => {
+      place.attachment.replace(programs[index]!);
+    });
+  } finally {
+    closers.closeAll();
+  }
+  if (next.onAgentFailure === 'drop') pin(places, next.pinDirectory);
+  else unpin(places, next.pinDirectory);
+}
+
+/** Possible processors, of which a per-processor map has a value each: `0-3,8` is five. */
+function processorCount(): number {
+  const text = readFileSync('/sys/devices/system/cpu/possible', 'utf8').trim();
+  return text.split(',').reduce((sum, range) => {
+    const [first = 0, last = first] = range.split('-').map(Number);
+    return sum + last - first + 1;
+  }, 0);
+}
+
+function readCounters(map: Fd): SteeringCounters {
+  const values = new Uint8Array(processorCount() * counterValue.size);
+  const view = new DataView(values.buffer);
+  const key = new Uint8Array(4);
+  const entries = counterNames.map((name) => {
+    key[0] = CounterKind[name];
+    lookupElement(map, key, values);
+    const total = { packets: 0, bytes: 0 };
+    for (let at = 0; at < values.length; at += counterValue.size) {
+      total.packets += readU64(view, at + counterValue.packets);
+      total.bytes += readU64(view, at + counterValue.bytes);
+    }
+    return [name, total] as const;
+  });
+  return Object.fromEntries(entries) as SteeringCounters;
+}
+
+/** Exact below 2^53: 8 PiB. */
+function readU64(view: DataView, at: number): number {
+  return view.getUint32(at, LITTLE_ENDIAN) + view.getUint32(at + 4, LITTLE_ENDIAN) * 2 ** 32;
+}
+
+function openControl(controlFd: Fd): { words: Uint32Array; heartbeat: Float64Array } {
+  const page = mapValues(controlFd);
+  return {
+    words: new Uint32Array(page, 0, controlPage.size / 4),
+    heartbeat: new Float64Array(page, controlPage.heartbeat, 1),
+  };
+}
+
+/** The data path's side, from the descriptors of AttachedSteering. Throws SystemError. */
+export function openSteering(controlFd: Fd, verdictFd: Fd): Steering {
+  const { words, heartbeat } = openControl(controlFd);
+  const mode = controlPage.mode / 4;
+  const generation = controlPage.generation / 4;
+  const key = allocate(flowKey.size);
+  const value = allocate(flowValue.size);
+  const update = allocate(mapElem.size);
+  update.view.setUint32(mapElem.map_fd, verdictFd, LITTLE_ENDIAN);
+  setPointer(update.view, mapElem.key, key.address);
+  setPointer(update.view, mapElem.value, value.address);
+  return {
+    heartbeat(nowMs) {
+      heartbeat[0] = heartbeatBias + Math.floor(nowMs * ticksPerMs);
+    },
+    setMode(next) {
+      Atomics.store(words, mode, next);
+    },
+    remember(local, remote, localPort, remotePort, protocol, verdict) {
+      key.view.setInt32(flowKey.local, local);
+      key.view.setInt32(flowKey.remote, remote);
+      key.view.setUint16(flowKey.localPort, localPort);
+      key.view.setUint16(flowKey.remotePort, remotePort);
+      key.view.setUint32(flowKey.protocol, protocol, LITTLE_ENDIAN);
+      value.view.setUint32(flowValue.verdict, verdict, LITTLE_ENDIAN);
+      value.view.setUint32(flowValue.generation, words[generation]!, LITTLE_ENDIAN);
+      // When it fails (memory is short) the flow goes on through the engine.
+      bpf(BPF_MAP_UPDATE_ELEM, update.address, mapElem.size);
+    },
+    forgetAll() {
+      Atomics.add(words, generation, 1);
+    },
+  };
+}

@@ -1,0 +1,112 @@
+/**
+ * The whole thing for a test: the lab's hosts, a firewall, the agent, all gone when the test ends.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+import { type Agent, type AgentOptions, startAgent } from '../../lab/agent.ts';
+import { type Capture, type CaptureOptions, startCapture } from '../../lab/capture.ts';
+import {
+  type Certificates,
+  createCertificates,
+  createRunDirectory,
+} from '../../lab/certificates.ts';
+import {
+  type Encapsulation,
+  type Firewall,
+  type FirewallKind,
+  startBuiltinFirewall,
+  startVxlanFirewall,
+} from '../../lab/firewalls.ts';
+import type { Namespace } from '../../lab/namespace.ts';
+import { run } from '../../lab/program.ts';
+import {
+  addresses,
+  createTopology,
+  type Topology,
+  type TopologyOptions,
+} from '../../lab/topology.ts';
+
+export type HairpinOptions = {
+  readonly firewall?: FirewallKind;
+  readonly encapsulation?: Encapsulation;
+  readonly topology?: TopologyOptions;
+  /** Sections of the agent's configuration, merged over the lab's. */
+  readonly settings?: AgentOptions['settings'];
+  /** The built-in firewall's allow and deny lists, YAML. */
+  readonly policy?: string;
+};
+
+export type Hairpin = {
+  readonly topology: Topology;
+  readonly firewall: Firewall;
+  readonly certificates: Certificates;
+  readonly directory: string;
+  /** Start the agent and wait until it redirects. */
+  startAgent(settings?: AgentOptions['settings']): Promise<Agent>;
+  /** Start the agent and do not wait. */
+  launchAgent(settings?: AgentOptions['settings']): Agent;
+  capture(host: Namespace, name: string, options?: CaptureOptions): Promise<Capture>;
+};
+
+/** How long a start may take on a busy machine: Node, the verifier, a TLS handshake. */
+const startLimitMs = 10_000;
+
+export async function startHairpin(t: Test, options: HairpinOptions = {}): Promise<Hairpin> {
+  const encapsulation =
+    options.encapsulation ?? (options.firewall === 'vxlan' ? 'vxlan' : 'geneve');
+  const directory = createRunDirectory();
+  const certificates = createCertificates(directory, 'firewall', addresses.firewall);
+  const topology = createTopology(options.topology);
+  t.teardown(() => topology.remove());
+  const policy = join(directory, 'policy.yaml');
+  writeFileSync(policy, options.policy ?? 'deny: []\n');
+  const firewall =
+    options.firewall === 'vxlan'
+      ? await startVxlanFirewall(topology.firewall, addresses.workload, {
+          encapsulation,
+          certificates,
+        })
+      : await startBuiltinFirewall(topology.firewall, { encapsulation, certificates, policy });
+  t.teardown(() => firewall.stop());
+  let agents = 0;
+  const launchAgent = (settings: AgentOptions['settings'] = {}) => {
+    agents++;
+    const agent = startAgent(topology.workload, {
+      directory,
+      ca: certificates.ca,
+      firewall: addresses.firewall,
+      encapsulation,
+      settings: { ...options.settings, ...settings },
+    });
+    t.teardown(async () => {
+      agent.program.signal('SIGCONT');
+      await agent.program.stop();
+    });
+    return agent;
+  };
+  return {
+    topology,
+    firewall,
+    certificates,
+    directory,
+    launchAgent,
+    startAgent: async (settings) => {
+      const agent = launchAgent(settings);
+      await agent.reach('redirecting', startLimitMs);
+      return agent;
+    },
+    capture: async (host, name, captureOptions) => {
+      const capture = await startCapture(host, directory, `${name}-${agents}`, captureOptions);
+      t.teardown(() => capture.stop());
+      return capture;
+    },
+  };
+}
+
+/** A shell script in a host; its standard output, or an error with its words. */
+export async function shell(host: Namespace, script: string): Promise<string> {
+  const { code, errors, output } = await run(host, 'bash', ['-c', script]);
+  if (code !== 0) throw new Error(`${script}: exit ${code}: ${errors || output}`);
+  return output.trim();
+}
