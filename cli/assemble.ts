@@ -68,7 +68,7 @@ function builtInsOf(config: Config, links: Links): BuiltIns {
   };
 }
 
-function engineOptionsOf(config: Config, builtIns: BuiltIns): EngineOptions {
+function engineOptionsOf(config: Config, builtIns: BuiltIns, joinUdp: boolean): EngineOptions {
   const { established, onTelemetryLoss } = config.policy;
   return {
     flows: config.limits.flows,
@@ -76,6 +76,7 @@ function engineOptionsOf(config: Config, builtIns: BuiltIns): EngineOptions {
     peer: config.firewalls[0].address,
     policy: { builtIns, default: Verdict.Redirect },
     established: established === 'redirect' ? Verdict.Redirect : Verdict.PassEstablished,
+    joinUdp,
     closedMode: onTelemetryLoss === 'drop' ? SteeringMode.Drop : SteeringMode.Pass,
   };
 }
@@ -167,7 +168,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,
       tunnel: config.tunnel,
-      engine: engineOptionsOf(config, builtIns),
+      engine: engineOptionsOf(config, builtIns, tun.udpSegmentation),
       gate: gate.shared,
       counters,
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),

@@ -12,10 +12,12 @@ import { openReadiness } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
 import { openTunQueue } from '../linux/tun.ts';
 import { openTunnelSocket } from '../linux/udp.ts';
+import { accelerateChecksum } from '../parsers/checksum.ts';
 import { createEncapsulation, type DataPathData } from './data-path.ts';
 
 const data = workerData as DataPathData;
 const arena = createArena(deviceBatch, datagramBatch);
+accelerateChecksum(arena.memory, arena.view);
 const io = {
   devices: data.queues.map((queue) =>
     openTunQueue(queue.fd, arena, queue.direction, queue.interfaceIndex),

@@ -23,6 +23,8 @@ export type EngineOptions = {
   readonly policy: Policy;
   /** TCP connections whose start we did not see: Redirect or PassEstablished. */
   readonly established: Verdict;
+  /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
+  readonly joinUdp: boolean;
   /** What happens while the gate is closed: Pass or Drop. */
   readonly closedMode: SteeringMode;
 };
@@ -58,6 +60,7 @@ export function createEngine(
     encapsulation,
     devices: io.devices,
     established: options.established,
+    joinUdp: options.joinUdp,
     peer: options.peer,
     nowTick: 0,
     mode: SteeringMode.Pass,

@@ -24,6 +24,8 @@ export type Path = {
   readonly devices: readonly PacketDevice[];
   /** What becomes of a TCP connection whose SYN we did not see: Redirect or PassEstablished. */
   readonly established: Verdict;
+  /** Whether devices take UDP super-packets. */
+  readonly joinUdp: boolean;
   /** The active firewall, as int32. */
   peer: number;
   /** Age of this breath in ticks of 100 ms. */

@@ -31,6 +31,7 @@ export class Reinject implements CoalescerSink {
     this.path = path;
     this.senders = path.policy.builtIns.tunnelPeers;
     this.coalescer = new Coalescer(path.arena.bytes, path.arena.view, this);
+    this.coalescer.joinUdp = path.joinUdp;
   }
 
   /** Decide and deliver everything in the batch; nothing is kept for later. */

@@ -21,7 +21,7 @@ export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_DUMP = 0x300;
 export const NLA_F_NESTED = 0x8000;
-export const NLA_TYPE_MASK = 0x3fff;
+export const NLA_TYPE_MASK = ~0xc000;
 
 /** linux/rtnetlink.h */
 export const ifinfomsg = {

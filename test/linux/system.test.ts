@@ -1,6 +1,4 @@
-/**
- * What of linux/ needs neither root nor a namespace: sleeping, the clock, messages, descriptors.
- */
+/** What of linux/ needs neither root nor a namespace. */
 import { readdirSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import t from 'tap';

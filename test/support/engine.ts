@@ -49,6 +49,7 @@ export function startEngine(options: Partial<EngineOptions> = {}) {
         },
       },
       established: Verdict.PassEstablished,
+      joinUdp: true,
       closedMode: SteeringMode.Pass,
       ...options,
     },
