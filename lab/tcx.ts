@@ -1,7 +1,7 @@
 /**
- * The programs on the TCX hooks of interfaces, as a program of its own: the question is answered for the
- * network namespace of who asks. `node dist/lab/tcx.js NAME:INDEX …` prints a line for each hook
- * that has any; nothing where the kernel has no TCX.
+ * The programs on the TCX hooks of interfaces, as a program of its own: the question is answered
+ * for the network namespace of who asks. `node dist/lab/tcx.js NAME:INDEX …` prints a line for
+ * each hook that has any; nothing where the kernel has no TCX.
  */
 import { type Hook, programsOn } from '../linux/bpf/tcx.ts';
 
