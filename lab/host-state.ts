@@ -1,12 +1,13 @@
 /**
  * What a host looks like from outside: everything that an agent could have changed on it. Taken
  * before the agent starts and after it stops; the two must be equal. Read by other people's
- * programs (ip, ethtool, nft, sysctl, tc), never by ours.
+ * programs (ip, ethtool, nft, sysctl, tc) as far as there are any.
  *
  * Left out is what changes by itself: counters, lifetimes of addresses, neighbours, the route
  * cache, and the number of connections that the kernel tracks.
  */
 import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import type { Namespace } from './namespace.ts';
 
 /** One line for each fact, sorted within its section, so that a difference names itself. */
@@ -22,11 +23,13 @@ const changesByItself = new Set([
   'allmulti',
 ]);
 
+const tcxFile = fileURLToPath(new URL('./tcx.js', import.meta.url));
 const volatileSysctls = /nf_conntrack_count|\.stable_secret|fib_sync_mem|\.netdev_rss_key/;
 
 /** Takes about a quarter of a second. Programs that are not installed leave their section empty. */
 export function readHostState(host: Namespace): HostState {
-  const names = interfaceNames(host);
+  const links = JSON.parse(host.must('ip', ['-j', 'link', 'show'])) as Link[];
+  const names = links.map((link) => link.ifname).sort();
   return new Map([
     ['ip link', ipFacts(host, ['-d', 'link', 'show'])],
     ['ip addr', ipFacts(host, ['addr', 'show'])],
@@ -39,6 +42,7 @@ export function readHostState(host: Namespace): HostState {
     ['sysctl', sysctls(host)],
     ['tc qdisc', lines(host, 'tc', ['qdisc', 'show'])],
     ['tc filter', names.flatMap((name) => prefixed(name, filters(host, name)))],
+    ['tcx', tcxPrograms(host, links)],
   ]);
 }
 
@@ -56,9 +60,13 @@ export function compareHostStates(before: HostState, after: HostState): string[]
   return differences;
 }
 
-function interfaceNames(host: Namespace): string[] {
-  const links = JSON.parse(host.must('ip', ['-j', 'link', 'show'])) as { ifname: string }[];
-  return links.map((link) => link.ifname).sort();
+/** `eth0@if7` in a listing is `eth0` here. */
+type Link = { readonly ifname: string; readonly ifindex: number };
+
+/** No tool of others is installed everywhere for this one: see lab/tcx.ts. */
+function tcxPrograms(host: Namespace, links: readonly Link[]): string[] {
+  const asked = links.map(({ ifname, ifindex }) => `${ifname}:${ifindex}`);
+  return lines(host, process.execPath, [tcxFile, ...asked]).sort();
 }
 
 function ipFacts(host: Namespace, args: readonly string[]): string[] {

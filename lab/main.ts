@@ -79,6 +79,7 @@ async function main(): Promise<number> {
   const results = await play(stage, live, view, options.duration);
   clearInterval(watching.drawing);
   clearInterval(watching.asking);
+  live.stepTitle = '';
   view.finish();
   if (options.json) console.log(JSON.stringify(toJson(stage, live, results), null, 2));
   else printResults(live, results);
@@ -196,6 +197,7 @@ function keep(stage: Stage, quietly: boolean): void {
   if (quietly) return;
   const inside = (path: string, command: string) => `  nsenter --net=${path} ${command}`;
   const hosts = [workload, router, transit, firewall, server];
+  const firewallCommand = stage.firewall.program.child.spawnargs.join(' ');
   const agent = `${agentCommand} run --config ${join(stage.directory, 'agent.yaml')}`;
   console.log(
     [
@@ -203,9 +205,10 @@ function keep(stage: Stage, quietly: boolean): void {
       pc.bold('The hosts stay; the programs in them have ended.'),
       inside(workload.path, 'bash'),
       inside(firewall.path, 'tcpdump -ni eth0'),
+      `  ${firewallCommand}`,
       inside(workload.path, agent),
       `  tshark -r ${join(stage.directory, 'redirect-firewall.pcap')}    # what the firewall saw`,
-      'Remove them with:',
+      'The next run removes them; so does:',
       `  for name in ${hosts.map((host) => host.name).join(' ')}; do ip netns del $name; done`,
       `  rm -r ${stage.directory}`,
     ].join('\n'),

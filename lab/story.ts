@@ -269,7 +269,7 @@ async function playRestored(stage: Stage): Promise<Check[]> {
     },
     { expected: 'it stops when asked', seen: `exit code ${code}`, holds: code === 0 },
     {
-      expected: 'addresses, routes, rules, links, offloads, nftables, sysctls, tc: identical',
+      expected: 'addresses, routes, rules, links, offloads, nftables, sysctls, tc, tcx: identical',
       seen: differences.length === 0 ? 'no difference' : differences.slice(0, 5).join('\n'),
       holds: differences.length === 0,
     },

@@ -180,7 +180,7 @@ function draw(live: Live): string[] {
     `                         ${pc.dim('└──')} transit ${line} firewall ${addresses.firewall}`,
     '',
     ...live.results.map((result) => `  ${title(result)}`),
-    `  ${pc.cyan('▸')} ${live.stepTitle} ${pc.dim(stepSeconds(live))}`,
+    live.stepTitle === '' ? '' : `  ${pc.cyan('▸')} ${live.stepTitle} ${pc.dim(stepSeconds(live))}`,
     '',
     `  ${pc.bold('agent'.padEnd(11))}${agentRow(live.status)}`,
     ...trafficRows(live).map((row) => `  ${row}`),
