@@ -54,11 +54,16 @@ export const BPF_F_INGRESS = 1;
 /** struct __sk_buff */
 export const skb = {
   len: 0,
+  pkt_type: 4,
   mark: 8,
   queue_mapping: 12,
   protocol: 16,
   vlan_present: 20,
 } as const;
+
+/** include/uapi/linux/if_packet.h, values of `pkt_type`. */
+export const PACKET_OTHERHOST = 3;
+export const PACKET_LOOPBACK = 5;
 
 /** include/uapi/linux/pkt_cls.h. UNSPEC: the next program or filter decides. */
 export const TC_ACT_UNSPEC = -1;

@@ -58,7 +58,8 @@ function regionOf(bytes: Uint8Array): Region {
   region.bytes.set(bytes);
   return region;
 }
-function textRegion(text: string): Region {
+/** A C string; keep the region reachable until the call returns. */
+export function textRegion(text: string): Region {
   return regionOf(new TextEncoder().encode(`${text}\0`));
 }
 

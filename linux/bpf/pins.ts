@@ -17,7 +17,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { check, close, mount, umount2 } from '../syscall.ts';
-import { getPinned } from './load.ts';
+import { getPinned, textRegion } from './load.ts';
 import { describeTcxLink, detachLink } from './tcx.ts';
 
 /** include/uapi/linux/magic.h BPF_FS_MAGIC */
@@ -31,7 +31,8 @@ const pinName = /^(?:egress|ingress)-\d+$/;
 export function preparePinDirectory(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   if (statfsSync(directory).type === BPF_FS_MAGIC) return;
-  check(mount(mountSource, directory, 'bpf', 0, 0), `mount(bpf, ${directory})`);
+  const options = textRegion('mode=0700');
+  check(mount(mountSource, directory, 'bpf', 0, options.address), `mount(bpf, ${directory})`);
 }
 
 /** Directory of the pins of one interface of this thread's network namespace. */
@@ -79,9 +80,9 @@ export function tidyPinDirectory(directory: string): void {
   for (const name of entries(directory)) {
     if (directoryName.test(name)) removeEmpty(`${directory}/${name}`);
   }
-  // A kernel with CONFIG_BPF_PRELOAD puts files of its own into every bpffs.
   if (entries(directory).some((name) => directoryName.test(name))) return;
-  // EBUSY: somebody has the directory open; an empty bpffs left there does no harm.
+  // The kernel itself puts maps.debug and progs.debug into a new bpffs. EBUSY: somebody has the
+  // directory open; an empty bpffs left there does no harm.
   if (isOurMount(directory)) umount2(directory, 0);
   removeEmpty(directory);
 }

@@ -2,7 +2,7 @@
  * The programs on a workload's interface, one on each of its hooks:
  *
  * 1. our mark: it comes from the engine; take the mark off and let it go on
- * 2. not IPv4: go on (IPv6 may be dropped)
+ * 2. not for this host, or not IPv4: go on (IPv6 may be dropped)
  * 3. read the header, and the ports of a TCP or UDP packet that is no fragment
  * 4. never redirected: go on
  * 5. the engine's heartbeat and mode
@@ -12,7 +12,15 @@
  * `Go on` is TC_ACT_UNSPEC: other programs and filters on the hook still see the packet.
  */
 import { Direction, KernelVerdict, SteeringMode } from '../../../engine/io.ts';
-import { BPF_PROG_TYPE_SCHED_CLS, helper, skb, TC_ACT_SHOT, TC_ACT_UNSPEC } from '../../abi/bpf.ts';
+import {
+  BPF_PROG_TYPE_SCHED_CLS,
+  helper,
+  PACKET_LOOPBACK,
+  PACKET_OTHERHOST,
+  skb,
+  TC_ACT_SHOT,
+  TC_ACT_UNSPEC,
+} from '../../abi/bpf.ts';
 import {
   add,
   and,
@@ -106,6 +114,7 @@ export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: D
   const items: Item[] = [
     mov.reg(R6, R1),
     ...takeOurMark(),
+    ...(direction === Direction.Ingress ? onlyToUs() : []),
     ...onlyIpv4(policy),
     ...readAddresses(direction),
     ...addressExclusions(policy, direction),
@@ -134,6 +143,19 @@ function takeOurMark(): Item[] {
     store32(R6, skb.mark, R2),
     goto('go-on'),
     label('not-ours'),
+  ];
+}
+
+/**
+ * A frame to another host, seen by a promiscuous interface, must not come back as one to us. Our
+ * own multicast, looped back by the kernel, has no Ethernet header. A unicast packet in a multicast
+ * frame is the host's to accept, so it is steered like any other.
+ */
+function onlyToUs(): Item[] {
+  return [
+    load32(R2, R6, skb.pkt_type),
+    jeq.imm(R2, PACKET_OTHERHOST, 'go-on'),
+    jeq.imm(R2, PACKET_LOOPBACK, 'go-on'),
   ];
 }
 
