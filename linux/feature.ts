@@ -17,7 +17,7 @@ import {
   socket,
 } from './syscall.ts';
 
-export type Feature = {
+type Feature = {
   readonly name: string;
   /** First kernel that has it. */
   readonly since: string;
