@@ -97,7 +97,8 @@ export interface PacketDevice {
   /**
    * Write the pieces `pieceAt/pieceLength[0..count)` of the arena as one packet. Never blocks.
    * `gso`/`gsoSize` describe a super-packet (then the checksum must be partial). `checksumStart`
-   * not 0: the checksum is partial and the kernel finishes it. Returns Ok or a Device… reason.
+   * not 0: the checksum is partial and the kernel finishes it. The first piece of a super-packet
+   * holds its IP and transport headers. Returns Ok or a Device… reason.
    */
   write(
     pieces: Pieces,
