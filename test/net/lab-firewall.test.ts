@@ -16,7 +16,7 @@ import {
 } from '../../lab/firewalls.ts';
 import { compareHostStates, readHostState } from '../../lab/host-state.ts';
 import type { Namespace } from '../../lab/namespace.ts';
-import { run } from '../../lab/program.ts';
+import { run, until } from '../../lab/program.ts';
 import { createTopology } from '../../lab/topology.ts';
 
 const directory = createRunDirectory();
@@ -28,10 +28,14 @@ const certificates = createCertificates(directory, 'firewall', '10.9.0.4');
 const exchangeScript = `
   const [port, ...datagrams] = process.argv.slice(1);
   const socket = require('node:dgram').createSocket('udp4');
-  socket.on('message', (data, from) => console.log(from.port + ' ' + data.toString('hex')));
+  const silence = setTimeout(() => socket.close(), 500);
+  socket.on('message', (data, from) => {
+    silence.refresh();
+    console.log(from.port + ' ' + data.toString('hex'));
+  });
   socket.bind(Number(port), () => {
     for (const hex of datagrams) socket.send(Buffer.from(hex, 'hex'), Number(port), '10.9.0.4');
-    setTimeout(() => socket.close(), 300);
+    silence.refresh();
   });
 `;
 
@@ -80,9 +84,10 @@ t.test('the built-in firewall hair-pins, blocks, impairs and takes telemetry', a
   const bad = geneveHeader + udpPacket('something forbidden');
   const answers = await exchange(topology.workload, 6081, [good, bad, good, '0300']);
   t.same(answers, [`6081 ${good}`], 'the same bytes, from its port; nothing of the flow after');
-  const verdicts = firewall.events.filter((event) => 'direction' in event);
+  const verdicts = () => firewall.events.filter((event) => 'direction' in event);
+  await until('the firewall has told both', 2000, () => verdicts().length >= 2);
   t.same(
-    verdicts.map(({ event, direction, target, reason }) => [event, direction, target, reason]),
+    verdicts().map(({ event, direction, target, reason }) => [event, direction, target, reason]),
     [
       ['allowed', 'egress', '10.2.0.20:9', ''],
       ['blocked', 'egress', '10.2.0.20:9', 'content forbidden'],
@@ -113,6 +118,7 @@ t.test('the built-in firewall hair-pins, blocks, impairs and takes telemetry', a
 
   const post = () => postTelemetry(topology.workload);
   t.equal(await post(), '200 {}');
+  await until('the firewall has told', 2000, () => firewall.telemetryCount > 0);
   t.match(firewall.telemetry, { path: '/v1/metrics', status: 200, bytes: 2 });
   await firewall.command('telemetry status 500');
   t.equal(await post(), '500 {}');

@@ -1,6 +1,6 @@
 /**
  * Sends bytes as datagrams of one size with one call (UDP_SEGMENT), so that they cross a veth
- * joined, and prints in hex what comes back within half a second. Arguments: port (ours and the
+ * joined, and prints in hex what comes back until 800 ms of silence. Arguments: port (ours and the
  * firewall's), the firewall's last address byte (10.9.0.x), size, bytes in hex.
  */
 import {
@@ -26,7 +26,7 @@ const option = allocate(16);
 option.view.setInt32(0, Number(size), true);
 check(setsockopt(fd, 17, 103, option.address, 4), 'setsockopt(UDP_SEGMENT)');
 option.view.setUint32(0, 0, true);
-option.view.setUint32(8, 500_000, true);
+option.view.setUint32(8, 800_000, true);
 check(setsockopt(fd, 1, 20, option.address, 16), 'setsockopt(SO_RCVTIMEO)');
 const bytes = Buffer.from(hex, 'hex');
 const memory = allocate(65536);
