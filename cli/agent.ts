@@ -10,8 +10,7 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
-import type { DataPathData } from './data-path.ts';
-import { DataPathThread } from './data-path-thread.ts';
+import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import type { Logger } from './log.ts';
 import { version } from './version.ts';
@@ -24,7 +23,7 @@ export type AgentParts = {
   readonly gate: Gate;
   readonly steering: AttachedSteering;
   readonly tun: Tun;
-  readonly dataPath: DataPathData;
+  readonly dataPath: DataPathStart;
   readonly wake: () => void;
   readonly telemetry: TelemetryWorkerData;
   readonly closers: Closers;

@@ -6,12 +6,13 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
+import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
-import { Verdict } from '../engine/flows.ts';
+import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { createGate, type Gate } from '../engine/gate.ts';
-import { Direction, SteeringMode } from '../engine/io.ts';
+import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
 import { Closers } from '../linux/fd.ts';
@@ -27,8 +28,9 @@ import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import { loadCredentials } from './credentials.ts';
-import type { DataPathData } from './data-path.ts';
+import type { DataPathStart } from './data-path-thread.ts';
 import type { Logger } from './log.ts';
+import { buildPolicy } from './policy.ts';
 import { version } from './version.ts';
 
 /** One per network namespace: the name is the lock, since the kernel gives it out once. */
@@ -68,16 +70,13 @@ function builtInsOf(config: Config, links: Links): BuiltIns {
   };
 }
 
-function engineOptionsOf(config: Config, builtIns: BuiltIns, joinUdp: boolean): EngineOptions {
-  const { established, onTelemetryLoss } = config.policy;
+function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
   return {
     flows: config.limits.flows,
     mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
     peer: config.firewalls[0].address,
-    policy: { builtIns, default: Verdict.Redirect },
-    established: established === 'redirect' ? Verdict.Redirect : Verdict.PassEstablished,
+    policy,
     joinUdp,
-    closedMode: onTelemetryLoss === 'drop' ? SteeringMode.Drop : SteeringMode.Pass,
   };
 }
 
@@ -157,7 +156,8 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const steering = attach(config, links, builtIns, { fd: tun.fds[0], index: tun.index });
     closers.add(() => steering.detach());
 
-    const dataPath: DataPathData = {
+    const policy = buildPolicy(config, builtIns, 1);
+    const dataPath: DataPathStart = {
       queues: tun.fds.map((fd, queue) => ({
         fd,
         direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
@@ -168,9 +168,10 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,
       tunnel: config.tunnel,
-      engine: engineOptionsOf(config, builtIns, tun.udpSegmentation),
+      engine: engineOptionsOf(config, policy, tun.udpSegmentation),
       gate: gate.shared,
       counters,
+      flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({

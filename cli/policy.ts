@@ -1,0 +1,37 @@
+/** From a configuration to what the data path decides by. */
+import type { BuiltIns } from '../engine/classifier/built-in.ts';
+import { compile } from '../engine/classifier/compile.ts';
+import { Established, type Policy } from '../engine/classifier/lookup.ts';
+import type { Config } from '../engine/config.ts';
+import { OnFailure, Verdict } from '../engine/flows.ts';
+
+const failures = {
+  inherit: OnFailure.Inherit,
+  pass: OnFailure.Pass,
+  drop: OnFailure.Drop,
+} as const;
+const established = {
+  pass: Established.Pass,
+  redirect: Established.Redirect,
+} as const;
+
+/**
+ * @param generation counts the policies of this run
+ * @throws when the rules do not fit in the compiled form's limits (engine/classifier/compile.ts)
+ */
+export function buildPolicy(config: Config, builtIns: BuiltIns, generation: number): Policy {
+  const { policy } = config;
+  return {
+    generation,
+    builtIns,
+    tables: compile([]),
+    verdicts: new Uint8Array(0),
+    onFailure: new Uint8Array(0),
+    hits: new Float64Array(new SharedArrayBuffer(8)),
+    default: Verdict.Redirect,
+    established: established[policy.established],
+    onTelemetryLoss: failures[policy.onTelemetryLoss],
+    observe: false,
+    rolloutPercent: 100,
+  };
+}
