@@ -1,6 +1,10 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
+import { listFlows, parseFlowQuery } from '../control/flows.ts';
+import { builtInRule } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
+import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
+import { tickMs } from '../engine/flows.ts';
 import { type Gate, GateCause } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
@@ -41,10 +45,13 @@ export class Agent {
   private readonly parts: AgentParts;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
+  private readonly flowColumns: FlowColumns;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
+    const { flows } = parts.config.limits;
+    this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gate, logger } = parts;
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -110,6 +117,16 @@ export class Agent {
       kernel: steering.readCounters(),
       tunDropped: device?.sendDropped ?? 0,
     };
+  }
+
+  /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
+  flows(parameters: URLSearchParams): object {
+    const query = parseFlowQuery(parameters);
+    const nowTick = Math.floor(monotonicMs() / tickMs);
+    return listFlows(this.flowColumns, query, nowTick, {
+      interfaces: this.parts.interfaces.map(({ name }) => name),
+      rule: (rule) => (rule === builtInRule ? 'built-in' : 'default'),
+    });
   }
 
   private async close(): Promise<void> {
