@@ -37,6 +37,7 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.Pass]: 'pass',
   [SteeringMode.Redirect]: 'redirect',
   [SteeringMode.Drop]: 'drop',
+  [SteeringMode.RedirectAll]: 'by rule',
 };
 
 export class Agent {

@@ -58,6 +58,7 @@ export class Loop {
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
     this.overrides = hasOverrides(path.policy);
+    path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
 
@@ -112,9 +113,7 @@ export class Loop {
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
     this.overrides = hasOverrides(policy);
-    this.path.io.steering.forgetAll();
-    // The kernel's mode may depend on it.
-    this.mode = -1;
+    this.path.io.steering.adopt(policy.generation);
   }
 
   /**
@@ -130,10 +129,8 @@ export class Loop {
     if (this.stopping || !this.gate.isOpen(nowMs)) {
       view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
-      else if (!this.overrides) mode = SteeringMode.Drop;
+      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
-    // Remembered verdicts do not hold while closed.
-    if (view === GateView.Closed && path.gate !== GateView.Closed) path.io.steering.forgetAll();
     path.gate = view;
     if (mode === this.mode) return;
     this.mode = mode;
