@@ -9,21 +9,23 @@ import { type Gate, GateCause } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import type { Closers } from '../linux/fd.ts';
-import { type Interface, listInterfaces } from '../linux/netlink.ts';
+import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
+import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
   readonly config: Config;
   readonly logger: Logger;
-  readonly interfaces: readonly Interface[];
+  readonly links: Links;
   readonly gate: Gate;
   readonly steering: AttachedSteering;
   readonly tun: Tun;
@@ -40,10 +42,15 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.RedirectAll]: 'by rule',
 };
 
+/** The data path looks for a policy every 100 ms; longer, and it hangs. */
+const adoptLimitMs = 2_000;
+
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
+  private config: Config;
+  private generation = firstGeneration;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
@@ -51,6 +58,7 @@ export class Agent {
 
   constructor(parts: AgentParts) {
     this.parts = parts;
+    this.config = parts.config;
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gate, logger } = parts;
@@ -87,9 +95,40 @@ export class Agent {
     await this.close();
   }
 
+  /**
+   * Put the policy of another configuration in force: rules, default, failure policies, management
+   * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
+   * by it. The caller has made sure that nothing else differs.
+   *
+   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   */
+  async reload(next: Config): Promise<void> {
+    const { links, steering, tun } = this.parts;
+    const generation = this.generation + 1;
+    const policy = buildPolicy(next, builtInsOf(next, links), generation);
+    steering.setNetworks(networksOf(next), generation);
+    steering.replace(steeringPolicyOf(next, links, tun));
+    this.generation = generation;
+    this.config = next;
+    this.dataPath.replacePolicy(policy);
+    await this.adopted(generation);
+    steering.forgetNetworks(generation);
+  }
+
+  /** Until the data path has published that it decides by this generation. */
+  private async adopted(generation: number): Promise<void> {
+    const published = openPublishedCounters(this.parts.dataPath.counters);
+    const deadline = performance.now() + adoptLimitMs;
+    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
+      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
   /** What `GET /status` answers. */
   status(): object {
-    const { config, gate, interfaces, steering, tun } = this.parts;
+    const { gate, links, steering, tun } = this.parts;
+    const { config } = this;
     const [firewall] = config.firewalls;
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
@@ -109,7 +148,7 @@ export class Agent {
         encapsulation: config.tunnel.encapsulation,
         port: config.tunnel.port,
       },
-      interfaces: interfaces.map(({ name, index }) => ({ name, index })),
+      interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
       policy: config.policy,
       ipv6: config.workload.ipv6,
       innerMtu: counters.gauges[Gauge.InnerMtu],
@@ -125,7 +164,7 @@ export class Agent {
     const query = parseFlowQuery(parameters);
     const nowTick = Math.floor(monotonicMs() / tickMs);
     return listFlows(this.flowColumns, query, nowTick, {
-      interfaces: this.parts.interfaces.map(({ name }) => name),
+      interfaces: this.parts.links.interfaces.map(({ name }) => name),
       rule: (rule) => (rule === builtInRule ? 'built-in' : 'default'),
     });
   }

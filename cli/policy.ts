@@ -1,9 +1,11 @@
 /** From a configuration to what the data path decides by. */
-import type { BuiltIns } from '../engine/classifier/built-in.ts';
+import type { BuiltIns, Prefix } from '../engine/classifier/built-in.ts';
 import { compile } from '../engine/classifier/compile.ts';
 import { Established, type Policy } from '../engine/classifier/lookup.ts';
+import { passNetworks } from '../engine/classifier/networks.ts';
 import type { Config } from '../engine/config.ts';
 import { OnFailure, Verdict } from '../engine/flows.ts';
+import { networkCapacity } from '../linux/bpf/policy.ts';
 
 const failures = {
   inherit: OnFailure.Inherit,
@@ -14,6 +16,17 @@ const established = {
   pass: Established.Pass,
   redirect: Established.Redirect,
 } as const;
+
+/** Policies are counted from here; 0 is what the kernel's page holds before the first. */
+export const firstGeneration = 1;
+
+/** Networks that the kernel passes by itself; none when there are too many to tell. */
+export function networksOf(_config: Config): readonly Prefix[] {
+  return passNetworks([], Verdict.Redirect, maximumNetworks) ?? [];
+}
+
+/** Of two policies at once, while one follows the other. */
+const maximumNetworks = networkCapacity / 2;
 
 /**
  * @param generation counts the policies of this run
