@@ -77,10 +77,16 @@ function buildProgram(done: (code: number) => void): Command {
   return program;
 }
 
+/** More than a person mends in one go; a generated file may have one in each of its rules. */
+const shownProblems = 100;
+
 function report(error: unknown): void {
   if (error instanceof ConfigError) {
     const count = error.problems.length;
-    const lines = error.problems.map((problem) => `${formatProblem(error.file, problem)}\n`);
+    const lines = error.problems
+      .slice(0, shownProblems)
+      .map((problem) => `${formatProblem(error.file, problem)}\n`);
+    if (count > shownProblems) lines.push(`and ${count - shownProblems} more\n`);
     const headline = count === 1 ? 'a problem' : `${count} problems`;
     process.stderr.write(`microperimeter: ${headline} with the configuration:\n${lines.join('')}`);
     return;

@@ -20,9 +20,12 @@ import {
   integer,
   mac,
   notYet,
+  percentage,
   prefix,
   text,
+  yesOrNo,
 } from './fields.ts';
+import { items, protocol, sets } from './rule-fields.ts';
 import { parseAddress } from './text.ts';
 
 const version = z.unknown().superRefine((value, context) => {
@@ -207,10 +210,8 @@ const telemetry = block({
 }));
 
 const policy = block({
-  mode: choiceWithRefusals(['enforce'], {
-    observe: 'the agent redirects, or it does not run',
-  }).default('enforce'),
-  rollout: notYet('every new flow is redirected', '100%'),
+  mode: choice('enforce', 'observe').default(defaults.policy.mode),
+  rollout: percentage(limits.rolloutPercent).default(defaults.policy.rolloutPercent),
   onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
   onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
   onFirewallDown: notYet(
@@ -218,14 +219,34 @@ const policy = block({
     'pass',
   ),
   onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
-  established: choiceWithRefusals(['pass', 'redirect'], {
-    reset: 'connections of before the start pass or are redirected',
-  }).default(defaults.policy.established),
-}).transform(({ onTelemetryLoss, onAgentFailure, established }): Config['policy'] => ({
-  onTelemetryLoss,
-  onAgentFailure,
-  established,
+  established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
+}).transform((value): Config['policy'] => ({
+  mode: value.mode,
+  rolloutPercent: value.rollout,
+  onTelemetryLoss: value.onTelemetryLoss,
+  onAgentFailure: value.onAgentFailure,
+  established: value.established,
 }));
+
+const rule = z.strictObject(
+  {
+    name: text('a name of letters, digits, dots, _ and -', /^[A-Za-z0-9._-]{1,64}$/).optional(),
+    direction: choice('ingress', 'egress', 'both').default('both'),
+    protocol,
+    local: items('address', 'Addresses of this host: any (the default), CIDR, A-B, $set, a list.'),
+    remote: items('address', 'Addresses of the far end.'),
+    localPort: items(
+      'port',
+      'Ports of this host (TCP and UDP only): 443, 8000-8099, $set, a list.',
+    ),
+    remotePort: items('port', 'Ports of the far end.'),
+    action: choice('redirect', 'pass', 'drop'),
+    onFailure: choice('inherit', 'pass', 'drop').default('inherit'),
+    log: yesOrNo.default(false),
+    firewall: notYet('there is one firewall, and it takes every flow'),
+  },
+  { error: 'must be a block of keys with an action' },
+);
 
 /** Each section is parsed by itself, so that an error in one does not hide those of another. */
 export const sections = {
@@ -236,9 +257,9 @@ export const sections = {
   tunnel,
   telemetry,
   policy,
-  sets: notYet('there are no rules that could use them', {}),
-  default: notYet('everything that is not excluded is redirected', 'redirect'),
-  rules: notYet('everything that is not excluded is redirected', []),
+  sets,
+  default: choice('redirect', 'pass', 'drop').default(defaults.default),
+  rules: z.preprocess((value) => value ?? [], list(rule, limits.rules, 'rules')),
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),

@@ -80,7 +80,7 @@ t.test('words and exit codes of the command line', async (t) => {
       ['check', bad],
       2,
       /^$/,
-      /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:1: rules: not supported yet: .*\n$/,
+      /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:9: rules\[0\].action: is missing: .*\n$/,
     ],
     [['check', '/nonexistent'], 2, /^$/, /\/nonexistent: cannot be read: there is no such file/],
     [['check', '/'], 2, /^$/, /it is a directory/],
