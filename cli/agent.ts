@@ -1,6 +1,7 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
 import { listFlows, parseFlowQuery } from '../control/flows.ts';
-import { builtInRule } from '../engine/classifier/lookup.ts';
+import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
@@ -44,13 +45,16 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 
 /** The data path looks for a policy every 100 ms; longer, and it hangs. */
 const adoptLimitMs = 2_000;
+const rememberedPolicies = 8;
 
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
   private config: Config;
+  private policy: Policy;
   private generation = firstGeneration;
+  private readonly ruleNames = new Map<number, readonly string[]>();
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
@@ -59,6 +63,8 @@ export class Agent {
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.config = parts.config;
+    this.policy = parts.dataPath.engine.policy;
+    this.rememberRules();
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gate, logger } = parts;
@@ -110,6 +116,8 @@ export class Agent {
     steering.replace(steeringPolicyOf(next, links, tun));
     this.generation = generation;
     this.config = next;
+    this.policy = policy;
+    this.rememberRules();
     this.dataPath.replacePolicy(policy);
     await this.adopted(generation);
     steering.forgetNetworks(generation);
@@ -153,6 +161,7 @@ export class Agent {
       ipv6: config.workload.ipv6,
       innerMtu: counters.gauges[Gauge.InnerMtu],
       flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
+      rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
       tunDropped: device?.sendDropped ?? 0,
@@ -165,8 +174,34 @@ export class Agent {
     const nowTick = Math.floor(monotonicMs() / tickMs);
     return listFlows(this.flowColumns, query, nowTick, {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
-      rule: (rule) => (rule === builtInRule ? 'built-in' : 'default'),
+      rule: (rule, generation) => this.ruleName(rule, generation),
     });
+  }
+
+  /** Connections that each rule decided since the policy came into force. */
+  private ruleHits(): object[] {
+    const { hits } = this.policy;
+    const rows = this.config.rules.map(({ line, name }, rule) => ({
+      name,
+      line,
+      hits: hits[rule],
+    }));
+    return [...rows, { name: 'default', line: 0, hits: hits[hits.length - 1] }];
+  }
+
+  private ruleName(rule: number, generation: number): string {
+    if (rule === builtInRule) return 'built-in';
+    if (rule === noRule) return 'default';
+    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
+  }
+
+  /** Flows outlive the policy that decided them; the names of a few are kept. */
+  private rememberRules(): void {
+    this.ruleNames.set(
+      this.generation,
+      this.config.rules.map(({ name }) => name),
+    );
+    this.ruleNames.delete(this.generation - rememberedPolicies);
   }
 
   private async close(): Promise<void> {
