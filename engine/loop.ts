@@ -117,8 +117,8 @@ export class Loop {
   }
 
   /**
-   * Breathe until `stop[0]` is not 0, then let everything pass for a moment in which answers still
-   * connections, they all come up.
+   * Closed, the kernel decides alone where it can: pass or drop. Where a rule says otherwise for
+   * its connections, they all come up.
    */
   private lookAtGate(nowMs: number): void {
     const { path } = this;
