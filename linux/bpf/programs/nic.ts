@@ -102,7 +102,7 @@ const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
 const counterAt = typeAt - 8;
 
-/** Registers that live long: R6 context, R7 1 when the key is a whole one, R8 protocol, R9 control. */
+/** Registers that live long: R6 context, R7 1 when the key is whole, R8 protocol, R9 control. */
 export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: Direction): Program {
   const items: Item[] = [
     mov.reg(R6, R1),
