@@ -56,7 +56,7 @@ export interface AttachMethod {
 const attachTypes: Record<Hook, number> = { ingress: BPF_TCX_INGRESS, egress: BPF_TCX_EGRESS };
 
 /**
- * First in line: what we take away, others see once, when it comes back, in its final form. Throws
+ * First in line: what we take away, others see once, when it comes back, in its final form.
  * UnsupportedFeature when the kernel has no TCX.
  */
 export const tcx: AttachMethod = {
