@@ -1,0 +1,93 @@
+/**
+ * The lookup: which rule decides, by walking the tables of tables.ts. It allocates nothing.
+ */
+import type { Direction } from '../../tunnel/pieces.ts';
+import { noRule } from './rules.ts';
+import { lastRule, type Tables } from './tables.ts';
+
+/**
+ * @param opener who opens the connection: egress is this host
+ * @param local int32, as are the other address and the ports and the protocol
+ * @returns the index of the first rule that matches, or `noRule`
+ */
+export function match(
+  tables: Tables,
+  opener: Direction,
+  local: number,
+  remote: number,
+  localPort: number,
+  remotePort: number,
+  protocol: number,
+): number {
+  const w = tables.words;
+  let l = w[tables.localRoot + (local >>> 18)];
+  if (l >= 0) {
+    l = w[l + ((local >>> 12) & 63)];
+    if (l >= 0) {
+      l = w[l + ((local >>> 8) & 15)];
+      if (l >= 0) {
+        l = w[l + ((local >>> 4) & 15)];
+        if (l >= 0) l = w[l + (local & 15)];
+      }
+    }
+  }
+  let r = w[tables.remoteRoot + (remote >>> 18)];
+  if (r >= 0) {
+    r = w[r + ((remote >>> 12) & 63)];
+    if (r >= 0) {
+      r = w[r + ((remote >>> 8) & 15)];
+      if (r >= 0) {
+        r = w[r + ((remote >>> 4) & 15)];
+        if (r >= 0) r = w[r + (remote & 15)];
+      }
+    }
+  }
+  l = ~l;
+  r = ~r;
+  let s = w[tables.serviceRoot + (((opener << 8) | protocol) & 511)];
+  if (s >= 0) {
+    let p = w[tables.localPortRoot + ((localPort >>> 8) & 255)];
+    if (p >= 0) p = w[p + (localPort & 255)];
+    s = w[s + ~p];
+    if (s >= 0) {
+      p = w[tables.remotePortRoot + ((remotePort >>> 8) & 255)];
+      if (p >= 0) p = w[p + (remotePort & 255)];
+      s = w[s + ~p];
+    }
+  }
+  s = ~s;
+  let best = lastRule;
+  if (tables.first0 < best) best = cell(w, w[l], w[r], tables.shift0, s, tables.serviceShift);
+  if (tables.first1 < best) {
+    const found = cell(w, w[r + 1], w[l + 1], tables.shift1, s, tables.serviceShift);
+    if (found < best) best = found;
+  }
+  if (tables.first2 < best) {
+    const found = cell(w, w[l + 2], w[r + 2], tables.shift2, s, tables.serviceShift);
+    if (found < best) best = found;
+  }
+  return best === lastRule ? noRule : best;
+}
+
+/** From a row by a column, and then by a service's class, to a rule or `lastRule`. */
+function cell(
+  w: Int32Array,
+  row: number,
+  column: number,
+  shift: number,
+  service: number,
+  serviceShift: number,
+): number {
+  while (row >= 0) {
+    row = w[row + ((column >>> shift) & 31)];
+    shift -= 5;
+  }
+  row = ~row;
+  if ((row & 1) === 0) return row >>> 1;
+  row >>>= 1;
+  do {
+    row = w[row + ((service >>> serviceShift) & 31)];
+    serviceShift -= 5;
+  } while (row >= 0);
+  return ~row >>> 1;
+}
