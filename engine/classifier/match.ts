@@ -1,10 +1,15 @@
-/** First match of a connection in a list of rules, one after the other. */
-import type { Direction } from '../io.ts';
-import { noRule, type Range, type Rule } from './rules.ts';
+/**
+ * The lookup: which rule decides, by walking the tables of tables.ts. It allocates nothing.
+ */
+import type { Direction } from '../../tunnel/pieces.ts';
+import { noRule } from './rules.ts';
+import { lastRule, type Tables } from './tables.ts';
 
-export type Tables = { readonly rules: readonly Rule[] };
-
-/** Index of the first rule that matches, or noRule. Addresses are int32. */
+/**
+ * @param opener who opens the connection: egress is this host
+ * @param local int32, as are the other address and the ports and the protocol
+ * @returns the index of the first rule that matches, or `noRule`
+ */
 export function match(
   tables: Tables,
   opener: Direction,
@@ -14,25 +19,75 @@ export function match(
   remotePort: number,
   protocol: number,
 ): number {
-  const { rules } = tables;
-  const hasPorts = protocol === 6 || protocol === 17;
-  for (let index = 0; index < rules.length; index++) {
-    const rule = rules[index];
-    if ((rule.opener & (1 << opener)) === 0) continue;
-    if (rule.protocol >= 0 && rule.protocol !== protocol) continue;
-    const needsPorts = rule.localPort.length > 0 || rule.remotePort.length > 0;
-    if (needsPorts && !hasPorts) continue;
-    if (!holds(rule.local, local >>> 0) || !holds(rule.remote, remote >>> 0)) continue;
-    if (!holds(rule.localPort, localPort) || !holds(rule.remotePort, remotePort)) continue;
-    return index;
+  const w = tables.words;
+  let l = w[tables.localRoot + (local >>> 18)];
+  if (l >= 0) {
+    l = w[l + ((local >>> 12) & 63)];
+    if (l >= 0) {
+      l = w[l + ((local >>> 8) & 15)];
+      if (l >= 0) {
+        l = w[l + ((local >>> 4) & 15)];
+        if (l >= 0) l = w[l + (local & 15)];
+      }
+    }
   }
-  return noRule;
+  let r = w[tables.remoteRoot + (remote >>> 18)];
+  if (r >= 0) {
+    r = w[r + ((remote >>> 12) & 63)];
+    if (r >= 0) {
+      r = w[r + ((remote >>> 8) & 15)];
+      if (r >= 0) {
+        r = w[r + ((remote >>> 4) & 15)];
+        if (r >= 0) r = w[r + (remote & 15)];
+      }
+    }
+  }
+  l = ~l;
+  r = ~r;
+  let s = w[tables.serviceRoot + (((opener << 8) | protocol) & 511)];
+  if (s >= 0) {
+    let p = w[tables.localPortRoot + ((localPort >>> 8) & 255)];
+    if (p >= 0) p = w[p + (localPort & 255)];
+    s = w[s + ~p];
+    if (s >= 0) {
+      p = w[tables.remotePortRoot + ((remotePort >>> 8) & 255)];
+      if (p >= 0) p = w[p + (remotePort & 255)];
+      s = w[s + ~p];
+    }
+  }
+  s = ~s;
+  let best = lastRule;
+  if (tables.first0 < best) best = cell(w, w[l], w[r], tables.shift0, s, tables.serviceShift);
+  if (tables.first1 < best) {
+    const found = cell(w, w[r + 1], w[l + 1], tables.shift1, s, tables.serviceShift);
+    if (found < best) best = found;
+  }
+  if (tables.first2 < best) {
+    const found = cell(w, w[l + 2], w[r + 2], tables.shift2, s, tables.serviceShift);
+    if (found < best) best = found;
+  }
+  return best === lastRule ? noRule : best;
 }
 
-function holds(ranges: readonly Range[], value: number): boolean {
-  if (ranges.length === 0) return true;
-  for (const { first, last } of ranges) {
-    if (value >= first && value <= last) return true;
+/** From a row by a column, and then by a service's class, to a rule or `lastRule`. */
+function cell(
+  w: Int32Array,
+  row: number,
+  column: number,
+  shift: number,
+  service: number,
+  serviceShift: number,
+): number {
+  while (row >= 0) {
+    row = w[row + ((column >>> shift) & 31)];
+    shift -= 5;
   }
-  return false;
+  row = ~row;
+  if ((row & 1) === 0) return row >>> 1;
+  row >>>= 1;
+  do {
+    row = w[row + ((service >>> serviceShift) & 31)];
+    serviceShift -= 5;
+  } while (row >= 0);
+  return ~row >>> 1;
 }

@@ -1,0 +1,54 @@
+/**
+ * Compiled rules: one immutable array of 32-bit words, and where in it the roots are. The array
+ * lies in shared memory, so a worker gets it by message without a copy, and a reload replaces it
+ * whole. docs/classifier.md draws it.
+ *
+ * Every node is a run of words, indexed by some digits of what is looked up. An entry that is not
+ * negative is the offset of the next node; a negative one ends the walk:
+ *
+ *   addresses   ~offset of the record of that range of addresses
+ *   ports       ~class of ports that no rule tells apart
+ *   services    ~class of (opener, protocol, ports) that no rule tells apart
+ *   planes      ~(rule << 1), or ~(offset << 1 | 1): go on at that node by the service's class
+ */
+
+/** Bits that each level of the address tries decides, from the top. */
+export const addressShifts = [18, 12, 8, 4, 0] as const;
+
+/** A record has a word for each of three planes, and one to spare. */
+
+export const recordWords = 4;
+
+/** Digits of a service's class and of a plane's column: bits a level. */
+export const digitBits = 5;
+
+/** Stands for "no rule" inside the tables: later than any rule. */
+export const lastRule = 0x3fff_ffff;
+
+export type Tables = {
+  readonly words: Int32Array;
+  readonly ruleCount: number;
+  readonly localRoot: number;
+  readonly remoteRoot: number;
+  readonly localPortRoot: number;
+  readonly remotePortRoot: number;
+  /** 512 entries: protocol, and 256 more for those who come in. */
+  readonly serviceRoot: number;
+  /** Shift of the first digit of a service's class. */
+  readonly serviceShift: number;
+
+  /** Shift of the first digit of a column, by plane; the rows of plane 1 are remote addresses. */
+  readonly shift0: number;
+  readonly shift1: number;
+  readonly shift2: number;
+  /** First rule of each plane: one that begins after what has matched is not looked at. */
+  readonly first0: number;
+  readonly first1: number;
+  readonly first2: number;
+};
+
+/** The rules would need more memory or time than allowed. */
+export class RulesTooLargeError extends Error {
+  readonly code = 'RULES_TOO_LARGE';
+  override readonly name = 'RulesTooLargeError';
+}
