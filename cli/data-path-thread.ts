@@ -3,9 +3,13 @@
  * it is dead its heartbeat is too, so the programs in the kernel follow `onAgentFailure` by
  * themselves; a new worker begins with the gate as it is and an empty flow table.
  */
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { Policy } from '../engine/classifier/lookup.ts';
 import { Deaths } from '../engine/deaths.ts';
 import type { DataPathData } from './data-path.ts';
+
+/** What a worker starts with, but for its end of the policies' channel. */
+export type DataPathStart = Omit<DataPathData, 'policies'>;
 
 export type DataPathListener = {
   /** The worker died and is started again. */
@@ -22,18 +26,26 @@ const workerFile = import.meta.filename.endsWith('.ts')
   : './data-path.worker.js';
 
 export class DataPathThread {
-  private readonly data: DataPathData;
+  private data: DataPathStart;
   private readonly wake: () => void;
   private readonly listener: DataPathListener;
   private readonly deaths = new Deaths();
   private worker: Worker;
+  private policies: MessagePort;
   private stopping = false;
 
-  constructor(data: DataPathData, wake: () => void, listener: DataPathListener) {
+  constructor(data: DataPathStart, wake: () => void, listener: DataPathListener) {
     this.data = data;
     this.wake = wake;
     this.listener = listener;
-    this.worker = this.start();
+    [this.worker, this.policies] = this.start();
+  }
+
+  /** The data path takes it within a tick; a worker that has to be started again begins with it. */
+  replacePolicy(policy: Policy): void {
+    this.data = { ...this.data, engine: { ...this.data.engine, policy } };
+    this.policies.postMessage(policy);
+    this.wake();
   }
 
   /** Resolves when the worker has ended; packets on their way back have been delivered. */
@@ -49,10 +61,13 @@ export class DataPathThread {
     clearTimeout(timer);
   }
 
-  private start(): Worker {
+  private start(): [Worker, MessagePort] {
+    const { port1, port2 } = new MessageChannel();
+    const workerData: DataPathData = { ...this.data, policies: port2 };
     const worker = new Worker(new URL(workerFile, import.meta.url), {
       name: 'data-path',
-      workerData: this.data,
+      workerData,
+      transferList: [port2],
     });
     let cause = '';
     worker.on('error', (error) => {
@@ -61,12 +76,15 @@ export class DataPathThread {
     worker.on('exit', (code) => {
       if (!this.stopping) this.onDeath(cause === '' ? `exit code ${code}` : cause);
     });
-    return worker;
+    // It must not keep the process alive by itself.
+    port1.unref();
+    return [worker, port1];
   }
 
   private onDeath(message: string): void {
     if (this.deaths.isTooMany(performance.now())) return this.listener.failed(message);
     this.listener.died(message);
-    this.worker = this.start();
+    this.policies.close();
+    [this.worker, this.policies] = this.start();
   }
 }

@@ -4,6 +4,7 @@
  * them after the worker has ended.
  */
 
+import type { MessagePort } from 'node:worker_threads';
 import type { Config } from '../engine/config.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import type { Direction } from '../engine/io.ts';
@@ -31,6 +32,10 @@ export type DataPathData = {
   readonly gate: SharedArrayBuffer;
   /** `countersByteLength` bytes. */
   readonly counters: SharedArrayBuffer;
+  /** `flowColumnsByteLength(engine.flows)` bytes. */
+  readonly flows: SharedArrayBuffer;
+  /** Where policies that replace the present one come from, one message each. */
+  readonly policies: MessagePort;
   /** One Int32: not 0 asks the loop to end. */
   readonly stop: SharedArrayBuffer;
 };

@@ -3,7 +3,7 @@
  * to stop. It sends no messages and takes none; the main thread sees its counters in shared memory
  * and its end as the worker's exit.
  */
-import { workerData } from 'node:worker_threads';
+import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
 import { openGate } from '../engine/gate.ts';
@@ -37,5 +37,7 @@ const loop = createEngine(
   data.engine,
   openGate(data.gate),
   data.counters,
+  data.flows,
 );
-loop.run(new Int32Array(data.stop));
+// The loop never returns to the event loop: messages are fetched.
+loop.run(new Int32Array(data.stop), () => receiveMessageOnPort(data.policies)?.message);

@@ -24,7 +24,8 @@ export const ExitCode = {
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
-const codes: Readonly<Record<SystemErrorCode | ControlErrorCode, ExitCode>> = {
+const codes: Readonly<Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE', ExitCode>> = {
+  ERR_USAGE: ExitCode.Usage,
   ERR_SYSTEM_CALL: ExitCode.Unexpected,
   ERR_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_NO_TUN_DEVICE: ExitCode.Unsupported,

@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
 import { run } from './commands/run.ts';
 import { schema } from './commands/schema.ts';
@@ -51,6 +52,19 @@ function buildProgram(done: (code: number) => void): Command {
     .description('stop the running agent and wait until it is gone')
     .option(...socketOption)
     .action(async (options) => done(await stop(options)));
+  program
+    .command('flows')
+    .description('the flow table of the running agent')
+    .option('--sort <key>', 'bytes, packets, age or idle', 'bytes')
+    .option('--limit <number>', 'how many', '50')
+    .option('--protocol <name>', 'tcp, udp, icmp or a number')
+    .option('--address <address>', 'at either end')
+    .option('--port <port>', 'at either end')
+    .option('--verdict <verdict>', 'redirect, pass, drop, pass-established, …')
+    .option('--watch', 'again every second', false)
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await flows(options)));
   program
     .command('release')
     .description('remove what a dead agent with onAgentFailure: drop still holds')

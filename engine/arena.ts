@@ -6,7 +6,7 @@
  * calls write into it, TypeScript reads it through typed arrays and a WebAssembly function sums
  * checksums over it, all without a copy.
  *
- *     | device slots            | datagram slots          | scratch: built headers, ICMP, … |
+ *     | device slots            | datagram slots          | scratch: headers | answer |
  *     | headroom | 64 KiB packet | 64 KiB datagram          |
  */
 
@@ -31,6 +31,9 @@ export const slotLength = headroom + Math.ceil(maximumPacketLength / 64) * 64;
  */
 export const scratchLength = 4 * 1024 * 1024;
 
+/** The longest answer of ours: an ICMP error of 576 bytes (RFC 1812 section 4.3.2.3). */
+export const answerLength = 1024;
+
 export type Arena = {
   readonly bytes: Uint8Array;
   readonly view: DataView;
@@ -42,6 +45,8 @@ export type Arena = {
   /** Offset and exclusive end of the scratch area. */
   readonly scratchAt: number;
   readonly scratchEnd: number;
+  /** Room for one packet that we make ourselves (`answerLength` bytes). */
+  readonly answerAt: number;
 };
 
 /**
@@ -50,7 +55,7 @@ export type Arena = {
  */
 export function createArena(deviceCount: number, datagramCount: number): Arena {
   const slotsLength = (deviceCount + datagramCount) * slotLength;
-  const pages = Math.ceil((slotsLength + scratchLength) / pageLength);
+  const pages = Math.ceil((slotsLength + scratchLength + answerLength) / pageLength);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
   const deviceSlots = new Int32Array(deviceCount);
   for (let slot = 0; slot < deviceCount; slot++) deviceSlots[slot] = slot * slotLength + headroom;
@@ -66,5 +71,6 @@ export function createArena(deviceCount: number, datagramCount: number): Arena {
     datagramSlots,
     scratchAt: slotsLength,
     scratchEnd: slotsLength + scratchLength,
+    answerAt: slotsLength + scratchLength,
   };
 }

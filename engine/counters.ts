@@ -9,7 +9,13 @@
 import { type Reason, reasonCount } from '../parsers/reason.ts';
 
 /** Values that are not sums. */
-export const Gauge = { Flows: 0, InnerMtu: 1, Breaths: 2, SteeringMode: 3 } as const;
+export const Gauge = {
+  Flows: 0,
+  InnerMtu: 1,
+  Breaths: 2,
+  SteeringMode: 3,
+  PolicyGeneration: 4,
+} as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 export const gaugeCount = Object.keys(Gauge).length;
 

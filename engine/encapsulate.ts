@@ -150,14 +150,13 @@ export class Encapsulator {
 
   /** Tell the sender the tunnel's MTU (RFC 1191), from the address it was talking to. */
   private refuse(packet: Packet, direction: Direction, link: number): void {
-    const { cursor, path, pieces } = this;
+    const { path, pieces } = this;
     const { bytes, view } = path.arena;
     const { at, length } = packet;
     if (!mayAnswerWithIcmp(view, at)) return this.drop(packet, Reason.TooBigSilent);
-    this.reserveScratch();
     const to = ipv4Source(view, at);
     const from = ipv4Destination(view, at);
-    const answerAt = cursor.scratchAt;
+    const { answerAt } = path.arena;
     const mtu = path.innerMtu;
     pieces.count = 0;
     addPiece(

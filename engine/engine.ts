@@ -6,11 +6,12 @@ import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
-import { Flows, type Verdict } from './flows.ts';
+import { Flows } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
-import { type Io, SteeringMode } from './io.ts';
+import type { Io } from './io.ts';
 import { Loop } from './loop.ts';
+import { GateView } from './path.ts';
 
 /** Plain data: it crosses from the main thread to the data path as a message. */
 export type EngineOptions = {
@@ -21,12 +22,8 @@ export type EngineOptions = {
   /** The firewall's address, int32. */
   readonly peer: number;
   readonly policy: Policy;
-  /** TCP connections whose start we did not see: Redirect or PassEstablished. */
-  readonly established: Verdict;
   /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
   readonly joinUdp: boolean;
-  /** What happens while the gate is closed: Pass or Drop. */
-  readonly closedMode: SteeringMode;
 };
 
 /** Datagrams whose fragments are on the way at once. */
@@ -39,6 +36,7 @@ export const datagramBatch = 32;
 /**
  * @param arena the one that the devices and the socket of `io` were opened with
  * @param shared memory of `countersByteLength` bytes for the published counters
+ * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
  */
 export function createEngine(
   io: Io,
@@ -47,6 +45,7 @@ export function createEngine(
   options: EngineOptions,
   gate: Gate,
   shared: SharedArrayBuffer,
+  flowMemory: SharedArrayBuffer,
 ): Loop {
   const published = openPublishedCounters(shared);
   const path = {
@@ -54,18 +53,17 @@ export function createEngine(
     arena,
     // A worker that takes over from a dead one goes on counting where it was.
     counters: snapshot(published),
-    flows: new Flows(options.flows),
+    flows: new Flows(options.flows, flowMemory),
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
     encapsulation,
     devices: io.devices,
-    established: options.established,
     joinUdp: options.joinUdp,
     peer: options.peer,
     nowTick: 0,
-    mode: SteeringMode.Pass,
+    gate: GateView.Pass,
     // Until the kernel knows the path: Ethernet's.
     innerMtu: innerMtu(1500, encapsulation),
   };
-  return new Loop(path, gate, published, options.closedMode, options.mtuLimit);
+  return new Loop(path, gate, published, options.mtuLimit);
 }

@@ -11,6 +11,7 @@
  */
 import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
+import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
 import type { Direction } from './io.ts';
 
 /** What was decided about a flow. */
@@ -23,8 +24,16 @@ export const Verdict = {
   PassEstablished: 4,
   /** Never redirected, whatever the rules say. */
   PassBuiltIn: 5,
+  /** Would be redirected, but is not in the share that `rollout` redirects. */
+  PassRollout: 6,
+  /** Would be redirected, but `mode: observe` only looks. */
+  Observe: 7,
 } as const;
 export type Verdict = (typeof Verdict)[keyof typeof Verdict];
+
+/** What a flow's rule says for when the firewall cannot be used. */
+export const OnFailure = { Inherit: 0, Pass: 1, Drop: 2 } as const;
+export type OnFailure = (typeof OnFailure)[keyof typeof OnFailure];
 
 /** Where a flow stands in its life; decides its timeout. */
 export const FlowState = { Opening: 0, Open: 1, HalfClosed: 2, Closed: 3 } as const;
@@ -57,24 +66,23 @@ export class Flows {
   /** Which way round the last `find` or `insert` was asked: 1 when its source is end A. */
   sourceIsA = 0;
 
+  /** Shared with readers in other threads. */
+  readonly columns: FlowColumns;
   readonly verdict: Uint8Array;
   readonly state: Uint8Array;
   readonly protocol: Uint8Array;
-  /** 1 when end A is this host. */
   readonly localIsA: Uint8Array;
-  /** Direction of the first packet: who opened the connection. */
-  readonly opener: Uint8Array;
-  /** Which workload interface the flow uses, as its position in the configuration. */
   readonly link: Uint8Array;
+  readonly onFailure: Uint8Array;
   readonly cookie: Int32Array;
   readonly lastSeen: Int32Array;
 
+  private readonly used: Uint8Array;
   private readonly addressA: Int32Array;
   private readonly addressB: Int32Array;
   private readonly ports: Int32Array;
   private readonly hash: Int32Array;
   private readonly finSeen: Uint8Array;
-  private readonly used: Uint8Array;
   private readonly free: Int32Array;
   private freeCount: number;
   private readonly index: Int32Array;
@@ -90,37 +98,38 @@ export class Flows {
   private keyB = 0;
   private keyPorts = 0;
   private keyProtocol = 0;
-  private keyHash = 0;
+  /** Seeded hash of the tuple that `find` was last asked for, the same in both directions. */
+  keyHash = 0;
 
-  constructor(capacity: number) {
+  /** @param memory flowColumnsByteLength(capacity) bytes; the table's own columns come on top */
+  constructor(capacity: number, memory: SharedArrayBuffer) {
     this.capacity = capacity;
     const slots = 2 ** Math.ceil(Math.log2(capacity * 2));
     this.index = new Int32Array(slots);
     this.mask = slots - 1;
-    this.verdict = new Uint8Array(capacity);
-    this.state = new Uint8Array(capacity);
-    this.protocol = new Uint8Array(capacity);
-    this.localIsA = new Uint8Array(capacity);
-    this.opener = new Uint8Array(capacity);
-    this.link = new Uint8Array(capacity);
-    this.cookie = new Int32Array(capacity);
-    this.lastSeen = new Int32Array(capacity);
-    this.addressA = new Int32Array(capacity);
-    this.addressB = new Int32Array(capacity);
-    this.ports = new Int32Array(capacity);
+    const columns = openFlowColumns(memory, capacity);
+    // A table that a dead worker left behind.
+    columns.used.fill(0);
+    this.columns = columns;
+    this.used = columns.used;
+    this.verdict = columns.verdict;
+    this.state = columns.state;
+    this.protocol = columns.protocol;
+    this.localIsA = columns.localIsA;
+    this.link = columns.link;
+    this.onFailure = columns.onFailure;
+    this.cookie = columns.cookie;
+    this.lastSeen = columns.lastSeen;
+    this.addressA = columns.addressA;
+    this.addressB = columns.addressB;
+    this.ports = columns.ports;
     this.hash = new Int32Array(capacity);
     this.finSeen = new Uint8Array(capacity);
-    this.used = new Uint8Array(capacity);
     this.free = new Int32Array(capacity);
     this.freeCount = capacity;
     for (let i = 0; i < capacity; i++) this.free[i] = capacity - 1 - i;
     // Secret, so that nobody outside can aim flows at one slot.
     this.seed = this.nextRandom();
-  }
-
-  /** Bytes of all columns. */
-  get byteLength(): number {
-    return this.index.byteLength + this.capacity * (5 * 4 + 8 + 4 * 2);
   }
 
   /**
@@ -192,15 +201,36 @@ export class Flows {
   }
 
   /**
-   * Begin a record's life again, for a new connection on the same 5-tuple: new cookie and state.
+   * Begin a record's life again, for a new connection on the same 5-tuple: new cookie, state and
+   * counters. The caller describes what decided it.
    */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
-    this.opener[flow] = direction;
+    const { columns } = this;
+    columns.opener[flow] = direction;
+    columns.firstSeen[flow] = nowTick;
+    columns.packets[2 * flow] = 0;
+    columns.packets[2 * flow + 1] = 0;
+    columns.bytes[2 * flow] = 0;
+    columns.bytes[2 * flow + 1] = 0;
     this.verdict[flow] = verdict;
     this.state[flow] = FlowState.Opening;
     this.finSeen[flow] = 0;
     this.cookie[flow] = this.nextRandom();
     this.lastSeen[flow] = nowTick;
+  }
+
+  /** Note which rule of which policy decided the flow. */
+  describe(flow: number, rule: number, generation: number, onFailure: OnFailure): void {
+    this.columns.rule[flow] = rule;
+    this.columns.generation[flow] = generation;
+    this.onFailure[flow] = onFailure;
+  }
+
+  /** Count what the host sent (egress) or the network brought (ingress). */
+  account(flow: number, direction: Direction, packets: number, bytes: number): void {
+    const at = 2 * flow + direction;
+    this.columns.packets[at] += packets;
+    this.columns.bytes[at] += bytes;
   }
 
   /**

@@ -4,9 +4,10 @@
  * (gate, counters, a stop word), read or written once a breath.
  */
 import { innerMtu } from '../tunnel/encapsulation.ts';
+import { hasOverrides, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
-import { tickMs } from './flows.ts';
+import { OnFailure, tickMs } from './flows.ts';
 import type { Gate } from './gate.ts';
 import {
   createDatagramBatch,
@@ -15,7 +16,7 @@ import {
   type PacketBatch,
   SteeringMode,
 } from './io.ts';
-import type { Path } from './path.ts';
+import { GateView, type Path } from './path.ts';
 import { Redirect } from './redirect.ts';
 import { Reinject } from './reinject.ts';
 
@@ -32,36 +33,32 @@ export class Loop {
   private readonly path: Path;
   private readonly gate: Gate;
   private readonly shared: PublishedCounters;
-  /** Closed gate: what the kernel programs and the engine do meanwhile. */
-  private readonly closedMode: SteeringMode;
   private readonly mtuLimit: number;
   private readonly packets: PacketBatch;
   private readonly datagrams: DatagramBatch;
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
+  private overrides: boolean;
+  /** Of the kernel; -1: to be set. */
+  private mode: SteeringMode | -1 = -1;
   private stopping = false;
   private lastTick = -1;
   private lastMtuTick = 0;
 
   /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
-  constructor(
-    path: Path,
-    gate: Gate,
-    shared: PublishedCounters,
-    closedMode: SteeringMode,
-    mtuLimit: number,
-  ) {
+  constructor(path: Path, gate: Gate, shared: PublishedCounters, mtuLimit: number) {
     this.path = path;
     this.gate = gate;
     this.shared = shared;
-    this.closedMode = closedMode;
     this.mtuLimit = mtuLimit;
     this.packets = createPacketBatch(path.arena.deviceSlots);
     this.datagrams = createDatagramBatch(path.arena.datagramSlots);
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
+    this.overrides = hasOverrides(path.policy);
+    path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
 
@@ -72,11 +69,7 @@ export class Loop {
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
     io.steering.heartbeat(nowMs);
-    const mode = this.modeNow(nowMs);
-    if (mode !== path.mode) {
-      path.mode = mode;
-      io.steering.setMode(mode);
-    }
+    this.lookAtGate(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
       const device = path.devices[queue];
@@ -95,12 +88,18 @@ export class Loop {
 
   /**
    * Breathe until `stop[0]` is not 0, then let everything pass for a moment in which answers still
-   * come back. Sleeps in the kernel while there is nothing to do.
+   * come back. Sleeps in the kernel while there is nothing to do. `nextPolicy` is asked once a tick
+   * for a policy to put in the place of the present one.
    */
-  run(stop: Int32Array): void {
+  run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
     const { clock, readiness } = this.path.io;
+    let tick = -1;
     while (Atomics.load(stop, 0) === 0) {
       if (this.breathe() === 0) readiness.wait(sleepMs);
+      if (tick === this.lastTick) continue;
+      tick = this.lastTick;
+      const policy = nextPolicy();
+      if (policy !== undefined) this.replacePolicy(policy);
     }
     this.stopping = true;
     const end = clock.now() + drainMs;
@@ -110,10 +109,32 @@ export class Loop {
     this.publish();
   }
 
-  private modeNow(nowMs: number): SteeringMode {
-    if (this.stopping) return SteeringMode.Pass;
-    if (this.gate.isOpen(nowMs)) return SteeringMode.Redirect;
-    return this.gate.isBeforeOrAfter() ? SteeringMode.Pass : this.closedMode;
+  /** Replace the policy for new flows; flows that are known keep their verdict. */
+  replacePolicy(policy: Policy): void {
+    this.path.policy = policy;
+    this.overrides = hasOverrides(policy);
+    this.path.io.steering.adopt(policy.generation);
+  }
+
+  /**
+   * Breathe until `stop[0]` is not 0, then let everything pass for a moment in which answers still
+   * connections, they all come up.
+   */
+  private lookAtGate(nowMs: number): void {
+    const { path } = this;
+    const before = this.stopping || this.gate.isBeforeOrAfter();
+    const drops = path.policy.onTelemetryLoss === OnFailure.Drop;
+    let view: GateView = GateView.Open;
+    let mode: SteeringMode = SteeringMode.Redirect;
+    if (this.stopping || !this.gate.isOpen(nowMs)) {
+      view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
+      if (view === GateView.Pass) mode = SteeringMode.Pass;
+      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
+    }
+    path.gate = view;
+    if (mode === this.mode) return;
+    this.mode = mode;
+    path.io.steering.setMode(mode);
   }
 
   private tick(): void {
@@ -133,10 +154,11 @@ export class Loop {
   }
 
   private publish(): void {
-    const { counters, flows, innerMtu, mode } = this.path;
+    const { counters, flows, innerMtu, policy } = this.path;
     counters.gauges[Gauge.Flows] = flows.count;
     counters.gauges[Gauge.InnerMtu] = innerMtu;
-    counters.gauges[Gauge.SteeringMode] = mode;
+    counters.gauges[Gauge.SteeringMode] = this.mode;
+    counters.gauges[Gauge.PolicyGeneration] = policy.generation;
     counters.gauges[Gauge.Breaths]++;
     publish(counters, this.shared);
   }

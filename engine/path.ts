@@ -7,10 +7,18 @@ import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
 import type { Counters } from './counters.ts';
-import type { Flows, Verdict } from './flows.ts';
+import type { Flows } from './flows.ts';
 import type { Fragments } from './fragments.ts';
-import type { Direction, Io, PacketDevice, SteeringMode } from './io.ts';
+import type { Direction, Io, PacketDevice } from './io.ts';
 import type { Packet } from './packet.ts';
+
+/**
+ * What the gate says, for the packets of one breath. Pass: nothing is decided, everything goes
+ * straight on (before the first telemetry, at the end, or closed with nothing that would drop).
+ * Closed: what would be redirected meets its failure policy instead.
+ */
+export const GateView = { Pass: 0, Open: 1, Closed: 2 } as const;
+export type GateView = (typeof GateView)[keyof typeof GateView];
 
 export type Path = {
   readonly io: Io;
@@ -18,12 +26,11 @@ export type Path = {
   readonly counters: Counters;
   readonly flows: Flows;
   readonly fragments: Fragments;
-  readonly policy: Policy;
+  /** Replaced whole by the loop, between batches. */
+  policy: Policy;
   readonly encapsulation: Encapsulation;
   /** Devices by link and direction: `devices[2 * link + direction]`. */
   readonly devices: readonly PacketDevice[];
-  /** What becomes of a TCP connection whose SYN we did not see: Redirect or PassEstablished. */
-  readonly established: Verdict;
   /** Whether devices take UDP super-packets. */
   readonly joinUdp: boolean;
   /** The active firewall, as int32. */
@@ -31,7 +38,7 @@ export type Path = {
   /** Age of this breath in ticks of 100 ms. */
   nowTick: number;
   /** What the gate and its policy say in this breath. */
-  mode: SteeringMode;
+  gate: GateView;
   /** Largest inner packet that the tunnel carries, bytes. */
   innerMtu: number;
 };

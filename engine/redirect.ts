@@ -11,20 +11,16 @@ import { KeyKind, readFlowKey } from '../parsers/flow-key.ts';
 import { checkIpv4, ipv4ChecksumOk, ipv4Id, ipv4TotalLength, Protocol } from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
+import { resetLength, writeTcpReset } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
-import { classify } from './classifier/lookup.ts';
+import { builtInRule, classify, onFailureOf, verdictOf } from './classifier/lookup.ts';
+import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
-import { FlowState, noFlow, Verdict } from './flows.ts';
-import {
-  Direction,
-  KernelVerdict,
-  type PacketBatch,
-  type PacketDevice,
-  SteeringMode,
-} from './io.ts';
+import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
+import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
 import { createPacket, loadPacket, type Packet, wirePackets } from './packet.ts';
-import { type Path, rememberFragments } from './path.ts';
+import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 
 export class Redirect {
   private readonly path: Path;
@@ -39,53 +35,62 @@ export class Redirect {
 
   /** Decide and forward all packets of a batch that was read from `device`. Does not flush. */
   process(batch: PacketBatch, device: PacketDevice, link: number): void {
-    const { mode } = this.path;
+    const { gate } = this.path;
     const { packet } = this;
     for (let i = 0; i < batch.count; i++) {
       loadPacket(packet, batch, i);
       if (batch.reason[i] !== Reason.Ok) this.end(batch.reason[i]);
-      else if (mode === SteeringMode.Pass) this.pass(device, Reason.PassedGateClosed);
-      else this.decide(device, link, mode);
+      else if (gate === GateView.Pass) this.pass(device, Reason.PassedGateClosed);
+      else this.decide(device, link);
     }
   }
 
-  private decide(device: PacketDevice, link: number, mode: SteeringMode): void {
-    const { arena, flows, fragments, nowTick } = this.path;
-    const { view } = arena;
-    const { packet } = this;
-    const { at, key } = packet;
-    const { direction } = device;
+  private decide(device: PacketDevice, link: number): void {
+    const { packet, path } = this;
+    const { flows, nowTick } = path;
+    const { key } = packet;
     const malformed = this.read();
     if (malformed !== Reason.Ok) return this.end(malformed);
-    let flow: number;
-    let flags = 0;
-    if (key.kind === KeyKind.LaterFragment) {
-      flow = fragments.find(key.source, key.destination, ipv4Id(view, at), key.protocol, nowTick);
-      if (flow < 0 || !flows.select(flow, key.source, key.destination)) {
-        return this.end(Reason.FragmentUnmatched);
-      }
-    } else {
-      flow = flows.find(
-        key.source,
-        key.destination,
-        key.sourcePort,
-        key.destinationPort,
-        key.protocol,
-      );
-      if (key.kind === KeyKind.IcmpError) {
-        if (flow === noFlow) return this.passError(device, mode);
-      } else {
-        if (key.protocol === Protocol.Tcp) flags = tcpFlags(view, key.transportAt);
-        flow = this.admit(flow, flags, direction, link);
-        if (flow === noFlow) return this.end(Reason.FlowsFull);
-      }
-      if (key.kind === KeyKind.FirstFragment) rememberFragments(this.path, packet, flow);
+    const tcp = key.protocol === Protocol.Tcp && key.kind <= KeyKind.FirstFragment;
+    const flags = tcp ? tcpFlags(path.arena.view, key.transportAt) : 0;
+    let flow = this.find();
+    if (flow === noFlow && key.kind === KeyKind.LaterFragment) {
+      return this.end(Reason.FragmentUnmatched);
+    }
+    if (flow === noFlow && key.kind === KeyKind.IcmpError) return this.passError(device);
+    if (key.kind <= KeyKind.FirstFragment) {
+      flow = this.admit(flow, flags, device, link);
+      if (flow === noFlow) return;
+      if (key.kind === KeyKind.FirstFragment) rememberFragments(path, packet, flow);
     }
     flows.touch(flow, flags, nowTick);
-    if (mode === SteeringMode.Drop && flows.verdict[flow] !== Verdict.PassBuiltIn) {
+    flows.account(flow, device.direction, wirePackets(packet), packet.length);
+    if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
       return this.end(Reason.DroppedGateClosed);
     }
     this.forward(flow, flags, device, link);
+  }
+
+  /** The flow of the packet at hand, or noFlow. */
+  private find(): number {
+    const { arena, flows, fragments, nowTick } = this.path;
+    const { packet } = this;
+    const { key } = packet;
+    const { destination, protocol, source } = key;
+    if (key.kind !== KeyKind.LaterFragment) {
+      return flows.find(source, destination, key.sourcePort, key.destinationPort, protocol);
+    }
+    const id = ipv4Id(arena.view, packet.at);
+    const flow = fragments.find(source, destination, id, protocol, nowTick);
+    return flow >= 0 && flows.select(flow, source, destination) ? flow : noFlow;
+  }
+
+  /** While the gate is closed: whether the flow's failure policy is pass. */
+  private survivesLoss(flow: number): boolean {
+    const { flows, policy } = this.path;
+    if (flows.verdict[flow] === Verdict.PassBuiltIn) return true;
+    const own = flows.onFailure[flow];
+    return (own === OnFailure.Inherit ? policy.onTelemetryLoss : own) === OnFailure.Pass;
   }
 
   /** Check the packet at hand and fill the key; its length becomes the IPv4 total length. */
@@ -100,71 +105,105 @@ export class Redirect {
     return readFlowKey(view, at, packet.key);
   }
 
-  /** The record of a packet that has its ports: the one found, begun again, or a new one. */
-  private admit(found: number, flags: number, direction: Direction, link: number): number {
-    const { flows, nowTick } = this.path;
-    const opens = (flags & (TcpFlag.Syn | TcpFlag.Ack)) === TcpFlag.Syn;
-    // A SYN begins a record again only where that changes something: anybody can send one.
-    const again =
-      opens &&
-      found !== noFlow &&
-      (flows.state[found] >= FlowState.HalfClosed || flows.verdict[found] !== Verdict.Redirect);
-    if (found !== noFlow && !again) return found;
-    const verdict = this.classify(flags, direction);
+  /**
+   * The record of a packet that has its ports: the one found, begun again, or a new one. noFlow:
+   * the packet has met its end.
+   */
+  private admit(found: number, flags: number, device: PacketDevice, link: number): number {
+    const { flows, nowTick, policy } = this.path;
+    const { direction } = device;
+    if (found !== noFlow && !this.beginsAgain(found, flags)) return found;
+    const rule = this.classify(direction);
+    const verdict = this.verdictFor(rule, flags);
+    if (verdict === Verdict.Undecided) {
+      this.reset(device, link, flags);
+      return noFlow;
+    }
     let flow = found;
-    if (flow === noFlow) flow = flows.insert(direction, link, verdict, nowTick);
-    else flows.restart(flow, direction, verdict, nowTick);
-    if (flow !== noFlow) this.teachKernel(flow, verdict, direction);
+    if (flow === noFlow) {
+      flow = flows.insert(direction, link, verdict, nowTick);
+      if (flow === noFlow) {
+        this.end(Reason.FlowsFull);
+        return noFlow;
+      }
+    } else {
+      flows.restart(flow, direction, verdict, nowTick);
+    }
+    flows.describe(flow, rule, policy.generation, onFailureOf(policy, rule));
+    if (rule !== builtInRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
     return flow;
   }
 
-  private classify(flags: number, direction: Direction): Verdict {
-    const { path } = this;
-    const { key } = this.packet;
-    const leaves = direction === Direction.Egress;
-    const verdict = classify(
-      path.policy,
-      direction,
-      leaves ? key.source : key.destination,
-      leaves ? key.destination : key.source,
-      leaves ? key.sourcePort : key.destinationPort,
-      leaves ? key.destinationPort : key.sourcePort,
-      key.protocol,
-    );
-    const midStream = key.protocol === Protocol.Tcp && (flags & TcpFlag.Syn) === 0;
-    return verdict === Verdict.Redirect && midStream ? path.established : verdict;
+  /** A SYN begins a record again only where that changes something: anybody can send one. */
+  private beginsAgain(flow: number, flags: number): boolean {
+    const { flows } = this.path;
+    if ((flags & (TcpFlag.Syn | TcpFlag.Ack)) !== TcpFlag.Syn) return false;
+    return flows.state[flow] >= FlowState.HalfClosed || flows.verdict[flow] !== Verdict.Redirect;
   }
 
-  /** What needs no more thinking stays in the kernel from the next packet on. */
-  private teachKernel(flow: number, verdict: Verdict, direction: Direction): void {
-    const { path } = this;
-    const { key } = this.packet;
-    if (verdict === Verdict.Redirect || verdict === Verdict.PassBuiltIn) return;
-    if (key.protocol !== Protocol.Tcp && key.protocol !== Protocol.Udp) return;
-    const leaves = direction === Direction.Egress;
-    path.io.steering.remember(
-      leaves ? key.source : key.destination,
-      leaves ? key.destination : key.source,
-      leaves ? key.sourcePort : key.destinationPort,
-      leaves ? key.destinationPort : key.sourcePort,
-      path.flows.protocol[flow],
-      verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass,
-    );
+  /**
+   * The firewall does not see a connection begin when its SYN went by before the agent started, or
+   * while the gate is closed.
+   */
+  private verdictFor(rule: number, flags: number): Verdict {
+    const { flows, gate, policy } = this.path;
+    const isTcp = this.packet.key.protocol === Protocol.Tcp;
+    const unseen = isTcp && ((flags & TcpFlag.Syn) === 0 || gate === GateView.Closed);
+    const verdict = verdictOf(policy, rule, flows.keyHash, unseen);
+    // A connection that begins while the gate is closed is not reset: it has just begun.
+    if (verdict === Verdict.Undecided && gate === GateView.Closed) return Verdict.PassEstablished;
+    return verdict;
+  }
+
+  private classify(direction: Direction): number {
+    const { policy } = this.path;
+    const { destination, destinationPort, protocol, source, sourcePort } = this.packet.key;
+    return direction === Direction.Egress
+      ? classify(policy, direction, source, destination, sourcePort, destinationPort, protocol)
+      : classify(policy, direction, destination, source, destinationPort, sourcePort, protocol);
   }
 
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
-    switch (this.path.flows.verdict[flow] as Verdict) {
-      case Verdict.Redirect:
-        return this.encapsulator.send(this.packet, flow, flags, device.direction, link);
+    const verdict = this.path.flows.verdict[flow] as Verdict;
+    if (verdict === Verdict.Redirect) {
+      if (this.path.gate === GateView.Closed) return this.pass(device, Reason.PassedGateClosed);
+      return this.encapsulator.send(this.packet, flow, flags, device.direction, link);
+    }
+    this.teachKernel(verdict, device.direction);
+    switch (verdict) {
       case Verdict.Pass:
         return this.pass(device, Reason.PassedByRule);
       case Verdict.PassEstablished:
         return this.pass(device, Reason.PassedEstablished);
       case Verdict.PassBuiltIn:
         return this.pass(device, Reason.PassedBuiltIn);
+      case Verdict.PassRollout:
+        return this.pass(device, Reason.PassedByRollout);
+      case Verdict.Observe:
+        return this.pass(device, Reason.PassedObserved);
       case Verdict.Drop:
       case Verdict.Undecided:
         return this.end(Reason.DroppedByRule);
+    }
+  }
+
+  /**
+   * What needs no more thinking stays in the kernel from the next packet on. Taught whenever such a
+   * packet comes up, since the kernel forgets: the least recently used, at each SYN, and everything
+   * when a policy is replaced. Not while the gate is closed, when verdicts do not hold.
+   */
+  private teachKernel(verdict: Verdict, direction: Direction): void {
+    const { gate, io } = this.path;
+    const { destination, destinationPort, kind, protocol, source, sourcePort } = this.packet.key;
+    if (verdict === Verdict.PassBuiltIn || verdict === Verdict.Observe) return;
+    if (gate === GateView.Closed || kind !== KeyKind.Plain) return;
+    if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
+    const { steering } = io;
+    const kernel = verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass;
+    if (direction === Direction.Egress) {
+      steering.remember(source, destination, sourcePort, destinationPort, protocol, kernel);
+    } else {
+      steering.remember(destination, source, destinationPort, sourcePort, protocol, kernel);
     }
   }
 
@@ -173,11 +212,29 @@ export class Redirect {
    * needs it, also when the gate drops), or about something that we do not know (harmless: no
    * socket of ours matches it, so it goes on as if we were not there).
    */
-  private passError(device: PacketDevice, mode: SteeringMode): void {
-    const verdict = this.classify(TcpFlag.Syn, device.direction);
-    if (verdict === Verdict.PassBuiltIn) return this.pass(device, Reason.PassedBuiltIn);
-    if (mode === SteeringMode.Drop) return this.end(Reason.DroppedGateClosed);
+  private passError(device: PacketDevice): void {
+    const { gate, policy } = this.path;
+    if (this.classify(device.direction) === builtInRule) {
+      return this.pass(device, Reason.PassedBuiltIn);
+    }
+    if (gate === GateView.Closed && policy.onTelemetryLoss === OnFailure.Drop) {
+      return this.end(Reason.DroppedGateClosed);
+    }
     this.pass(device, Reason.PassedUnrelatedError);
+  }
+
+  /** `established: reset`: the sender's connection ends now, its peer's when it speaks next. */
+  private reset(device: PacketDevice, link: number, flags: number): void {
+    const { arena } = this.path;
+    const { packet, pieces } = this;
+    if ((flags & TcpFlag.Rst) === 0) {
+      const { answerAt } = arena;
+      writeTcpReset(arena.bytes, arena.view, answerAt, packet.at, packet.key.transportAt);
+      pieces.count = 0;
+      addPiece(pieces, answerAt, resetLength);
+      opposite(this.path, link, device.direction).write(pieces, Gso.None, 0, 0, 0);
+    }
+    this.end(Reason.ResetEstablished);
   }
 
   /** Straight on, as it came: same direction, same super-packet, same partial checksum. */

@@ -12,7 +12,9 @@ import { mkdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { Direction, type Steering } from '../engine/io.ts';
 import {
   BPF_F_MMAPABLE,
+  BPF_F_NO_PREALLOC,
   BPF_MAP_TYPE_ARRAY,
+  BPF_MAP_TYPE_LPM_TRIE,
   BPF_MAP_TYPE_LRU_HASH,
   BPF_MAP_TYPE_PERCPU_ARRAY,
   BPF_MAP_UPDATE_ELEM,
@@ -22,6 +24,7 @@ import {
 } from './abi/bpf.ts';
 import type { Program } from './bpf/asm.ts';
 import { createMap, loadProgram, lookupElement, mapValues } from './bpf/load.ts';
+import { Networks } from './bpf/networks.ts';
 import {
   interfacePinDirectory,
   pinsIn,
@@ -40,6 +43,10 @@ import {
   flowKey,
   flowValue,
   heartbeatBias,
+  networkCapacity,
+  networkKey,
+  networkValueSize,
+  type Prefix4,
   type SteeringMapName,
   type SteeringPolicy,
   ticksPerMs,
@@ -66,6 +73,13 @@ export interface AttachedSteering {
   readonly controlFd: Fd;
   readonly verdictFd: Fd;
   readCounters(): SteeringCounters;
+  /**
+   * Networks that pass once the policy of `generation` holds (Steering.adopt). Those of other
+   * generations stay until they are forgotten. Throws SystemError when there is no room.
+   */
+  setNetworks(prefixes: readonly Prefix4[], generation: number): void;
+  /** Remove networks of policies before `generation`. */
+  forgetNetworks(generation: number): void;
   /**
    * New programs in the place of the old ones, hook by hook without a gap; maps, counters, mode
    * and remembered flows stay. Interfaces and TUN must be those of the first policy. Throws
@@ -98,6 +112,12 @@ function createMaps(closers: Closers): Maps {
   return {
     control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
     flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowLength, flowValue.size, flowCapacity]),
+    networks: map(
+      'mp_networks',
+      BPF_MAP_TYPE_LPM_TRIE,
+      [networkKey.size, networkValueSize, networkCapacity],
+      BPF_F_NO_PREALLOC,
+    ),
     counters: map('mp_counters', BPF_MAP_TYPE_PERCPU_ARRAY, counters),
   };
 }
@@ -162,6 +182,7 @@ function attachAll(
 ): AttachedSteering {
   const maps = createMaps(closers);
   openControl(maps.control).words[controlPage.generation / 4] = 1;
+  const networks = new Networks(maps.networks);
   const { fd: tun } = policy.tun;
   for (const [request, name, program] of [
     [TUNSETFILTEREBPF, 'TUNSETFILTEREBPF', filterProgram()],
@@ -185,6 +206,8 @@ function attachAll(
     controlFd: maps.control,
     verdictFd: maps.flows,
     readCounters: () => readCounters(maps.counters),
+    setNetworks: (prefixes, generation) => networks.set(prefixes, generation),
+    forgetNetworks: (generation) => networks.forgetBefore(generation),
     replace: (next) => replace(policy, next, maps, places),
     detach: () => closers.closeAll(),
   };
@@ -326,7 +349,8 @@ export function openSteering(controlFd: Fd, verdictFd: Fd): Steering {
       // When it fails (memory is short) the flow goes on through the engine.
       bpf(BPF_MAP_UPDATE_ELEM, update.address, mapElem.size);
     },
-    forgetAll() {
+    adopt(policyGeneration) {
+      Atomics.store(words, controlPage.policyGeneration / 4, policyGeneration);
       Atomics.add(words, generation, 1);
     },
   };

@@ -30,6 +30,16 @@ const rows = {
     'forwarded',
     'the gate was closed and its policy is pass',
   ],
+  PassedByRollout: [
+    'passed-by-rollout',
+    'forwarded',
+    'would be redirected, but is not in the share that rollout redirects',
+  ],
+  PassedObserved: [
+    'passed-observed',
+    'forwarded',
+    'mode observe: would be redirected, went straight on',
+  ],
   PassedUnrelatedError: [
     'passed-unrelated-error',
     'forwarded',
@@ -94,6 +104,11 @@ const rows = {
     'dropped-gate-closed',
     'dropped',
     'the gate was closed and its policy is drop',
+  ],
+  ResetEstablished: [
+    'reset-established',
+    'dropped',
+    'its connection began where the firewall did not see it; the sender was reset',
   ],
   FlowsFull: ['flows-full', 'dropped', 'the flow table is full and nothing could be evicted'],
   TooBig: [

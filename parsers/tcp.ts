@@ -29,6 +29,7 @@ const acknowledgmentOffset = 8;
 const dataOffsetOffset = 12;
 const flagsOffset = 13;
 const windowOffset = 14;
+const urgentOffset = 18;
 
 export const tcpChecksumOffset = 16;
 export const tcpMinimumHeaderLength = 20;
@@ -115,6 +116,27 @@ export function setTcpFlags(view: DataView, at: number, flags: number): void {
 
 export function setTcpChecksum(view: DataView, at: number, checksum: number): void {
   view.setUint16(at + tcpChecksumOffset, checksum);
+}
+
+/** A header without options or window; the checksum is left 0. Numbers modulo 2^32. */
+export function writeTcp(
+  view: DataView,
+  at: number,
+  sourcePort: number,
+  destinationPort: number,
+  sequence: number,
+  acknowledgment: number,
+  flags: number,
+): void {
+  view.setUint16(at + sourcePortOffset, sourcePort);
+  view.setUint16(at + destinationPortOffset, destinationPort);
+  view.setUint32(at + sequenceOffset, sequence);
+  view.setUint32(at + acknowledgmentOffset, acknowledgment);
+  view.setUint8(at + dataOffsetOffset, (tcpMinimumHeaderLength / 4) << 4);
+  view.setUint8(at + flagsOffset, flags);
+  view.setUint16(at + windowOffset, 0);
+  view.setUint16(at + tcpChecksumOffset, 0);
+  view.setUint16(at + urgentOffset, 0);
 }
 
 /**

@@ -21,7 +21,7 @@ export const layers: Readonly<Record<string, Layer>> = {
     node: 'all',
     packages: [],
   },
-  control: { files: ['engine/'], node: 'all', packages: 'all' },
+  control: { files: ['engine/', 'parsers/'], node: 'all', packages: 'all' },
   cli: { files: product, node: 'all', packages: 'all' },
   // A judge must not share the mistakes of what it judges.
   lab: { files: ['linux/'], node: 'all', packages: 'all' },

@@ -5,8 +5,8 @@
 import { releaseLeftovers } from '../../linux/bpf/pins.ts';
 import { SystemError } from '../../linux/errors.ts';
 import { listInterfaces } from '../../linux/netlink.ts';
-import { pinDirectory, tunName } from '../assemble.ts';
 import { ExitCode } from '../exit-codes.ts';
+import { pinDirectory, tunName } from '../host-policy.ts';
 
 /** Refuses while an agent runs in this network namespace: its hold is no leftover. */
 export function release(): number {

@@ -20,6 +20,7 @@ export async function run(options: { config: string }): Promise<number> {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
+      flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
       stop: () => stop.ask('the control socket'),
     });
     agent = await assemble(config, logger);

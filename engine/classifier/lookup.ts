@@ -1,17 +1,45 @@
 /**
- * The first packet of a connection to its verdict. Built-in exclusions come first, then the
- * operator's policy; today that is one default for everything else.
+ * The first packet of a connection to its verdict. Built-in exclusions come first, then the first
+ * rule that matches, then the default. What the answer means (observe, roll-out, a connection whose
+ * start was not seen) is `verdictOf`'s.
+ *
+ * A policy is immutable but for its hit counters, and is replaced whole.
  */
-
-import { Verdict } from '../flows.ts';
+import { OnFailure, Verdict } from '../flows.ts';
 import type { Direction } from '../io.ts';
 import { type BuiltIns, isBuiltIn } from './built-in.ts';
+import { match, type Tables } from './match.ts';
+import { noRule } from './rules.ts';
 
+/** What becomes of a TCP connection whose SYN we did not see. */
+export const Established = { Pass: 0, Redirect: 1, Reset: 2 } as const;
+export type Established = (typeof Established)[keyof typeof Established];
+
+/** Plain data and shared memory: it crosses from the main thread to the data path as a message. */
 export type Policy = {
+  /** Counts policies; flows remember which one decided them. */
+  readonly generation: number;
   readonly builtIns: BuiltIns;
-  /** What no rule matches. */
+  readonly tables: Tables;
+  /** By rule: Verdict.Redirect, Pass or Drop. */
+  readonly verdicts: Uint8Array;
+  /** By rule: OnFailure. */
+  readonly onFailure: Uint8Array;
+  /** Connections by rule that decided them, in shared memory; the last is the default's. */
+  readonly hits: Float64Array;
+  /** What no rule matches: Redirect, Pass or Drop. */
   readonly default: Verdict;
+  readonly established: Established;
+  /** OnFailure.Pass or OnFailure.Drop: when telemetry is lost, where no rule says otherwise. */
+  readonly onTelemetryLoss: OnFailure;
+  /** Look, count, and redirect nothing. */
+  readonly observe: boolean;
+  /** Percentage of new flows that is redirected. */
+  readonly rolloutPercent: number;
 };
+
+/** `classify` answers an index of a rule, noRule (the default), or this. */
+export const builtInRule = -2;
 
 /** @param opener who opens the connection: egress is this host */
 export function classify(
@@ -22,9 +50,46 @@ export function classify(
   localPort: number,
   remotePort: number,
   protocol: number,
-): Verdict {
+): number {
   if (isBuiltIn(policy.builtIns, opener, local, remote, localPort, remotePort, protocol)) {
-    return Verdict.PassBuiltIn;
+    return builtInRule;
   }
-  return policy.default;
+  return match(policy.tables, opener, local, remote, localPort, remotePort, protocol);
+}
+
+/**
+ * What `classify`'s answer means for a flow. Undecided: its start was not seen and the policy is to
+ * reset it.
+ *
+ * @param share any number that stays the same for the flow; its remainder by 100 is compared with
+ *   the roll-out
+ */
+export function verdictOf(
+  policy: Policy,
+  rule: number,
+  share: number,
+  midStream: boolean,
+): Verdict {
+  if (rule === builtInRule) return Verdict.PassBuiltIn;
+  const verdict = rule === noRule ? policy.default : (policy.verdicts[rule] as Verdict);
+  if (verdict !== Verdict.Redirect) return verdict;
+  if (policy.observe) return Verdict.Observe;
+  if (policy.rolloutPercent < 100 && (share >>> 0) % 100 >= policy.rolloutPercent) {
+    return Verdict.PassRollout;
+  }
+  if (!midStream || policy.established === Established.Redirect) return Verdict.Redirect;
+  return policy.established === Established.Reset ? Verdict.Undecided : Verdict.PassEstablished;
+}
+
+/** What the rule says for when the firewall cannot be used; Inherit for the default. */
+export function onFailureOf(policy: Policy, rule: number): OnFailure {
+  return rule >= 0 ? (policy.onFailure[rule] as OnFailure) : OnFailure.Inherit;
+}
+
+/** Whether some rule overrides onTelemetryLoss: then the kernel alone cannot say what happens. */
+export function hasOverrides(policy: Policy): boolean {
+  for (let rule = 0; rule < policy.onFailure.length; rule++) {
+    if (policy.onFailure[rule] !== OnFailure.Inherit) return true;
+  }
+  return false;
 }

@@ -106,6 +106,7 @@ t.test('words and exit codes of the command line', async (t) => {
 t.test('status, stop and a second agent, against an agent that answers', async (t) => {
   const socket = join(directory, 'control.sock');
   const server = await startControlServer(socket, {
+    flows: () => ({ matching: 0, flows: [] }),
     status: () => ({ state: 'running', gate: { open: true } }),
     stop: () => void server.close(),
   });

@@ -17,6 +17,7 @@ function provider() {
   const asked = { stops: 0 };
   return {
     asked,
+    flows: () => ({ matching: 0, flows: [] }),
     status: () => ({ state: 'running', flows: 3 }),
     stop: () => {
       asked.stops++;

@@ -1,7 +1,12 @@
 import t from 'tap';
+import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { FlowState, Flows, noFlow, Verdict } from '../../engine/flows.ts';
 import { Fragments } from '../../engine/fragments.ts';
 import { address, TCP } from '../support/packets.ts';
+
+function createFlows(capacity: number): Flows {
+  return new Flows(capacity, new SharedArrayBuffer(flowColumnsByteLength(capacity)));
+}
 
 const local = address('10.1.0.10');
 const remote = address('10.2.0.20');
@@ -9,7 +14,7 @@ const egress = 0;
 const ingress = 1;
 
 t.test('both directions of a connection find one record', async (t) => {
-  const flows = new Flows(64);
+  const flows = createFlows(64);
   t.equal(flows.find(local, remote, 40000, 80, 6), noFlow);
   const flow = flows.insert(egress, 0, Verdict.Redirect, 0);
   t.equal(flows.find(local, remote, 40000, 80, 6), flow);
@@ -21,10 +26,10 @@ t.test('both directions of a connection find one record', async (t) => {
 });
 
 t.test('a flow opened from outside has its local end at the destination', async (t) => {
-  const flows = new Flows(64);
+  const flows = createFlows(64);
   flows.find(remote, local, 50000, 22, 6);
   const flow = flows.insert(ingress, 0, Verdict.Redirect, 0);
-  t.equal(flows.opener[flow], ingress);
+  t.equal(flows.columns.opener[flow], ingress);
   flows.find(remote, local, 50000, 22, 6);
   t.equal(flows.directionOf(flow), ingress);
   flows.find(local, remote, 22, 50000, 6);
@@ -32,7 +37,7 @@ t.test('a flow opened from outside has its local end at the destination', async 
 });
 
 t.test('equal addresses at both ends are told apart by their ports', async (t) => {
-  const flows = new Flows(64);
+  const flows = createFlows(64);
   flows.find(local, local, 5, 9, 17);
   const flow = flows.insert(egress, 0, Verdict.Pass, 0);
   t.equal(flows.find(local, local, 9, 5, 17), flow);
@@ -40,7 +45,7 @@ t.test('equal addresses at both ends are told apart by their ports', async (t) =
 });
 
 t.test('agrees with a Map under random inserts, finds and removals', async (t) => {
-  const flows = new Flows(256);
+  const flows = createFlows(256);
   const model = new Map<string, number>();
   let seed = 42;
   const random = (limit: number) => {
@@ -68,7 +73,7 @@ t.test('agrees with a Map under random inserts, finds and removals', async (t) =
 });
 
 t.test('TCP state follows the flags of both directions', async (t) => {
-  const flows = new Flows(64);
+  const flows = createFlows(64);
   const send = (leaves: boolean, flags: number) => {
     const flow = leaves ? flows.find(local, remote, 1, 2, 6) : flows.find(remote, local, 2, 1, 6);
     flows.touch(flow, flags, 1);
@@ -96,7 +101,7 @@ t.test('idle flows go after their own time', async (t) => {
     [6, 30],
     [47, 600],
   ]) {
-    const flows = new Flows(64);
+    const flows = createFlows(64);
     flows.find(local, remote, 1, 2, protocol);
     flows.insert(egress, 0, Verdict.Redirect, 0);
     flows.sweep(seconds * 10, 64);
@@ -107,7 +112,7 @@ t.test('idle flows go after their own time', async (t) => {
 });
 
 t.test('a full table evicts a closed flow first, an idle one next, a busy one never', async (t) => {
-  const flows = new Flows(64);
+  const flows = createFlows(64);
   for (let i = 0; i < 64; i++) {
     flows.find(local, remote, i, 80, 6);
     flows.insert(egress, 0, Verdict.Redirect, 1000);
@@ -131,7 +136,7 @@ t.test('a full table evicts a closed flow first, an idle one next, a busy one ne
 });
 
 t.test('cookies differ and change when a connection begins again', async (t) => {
-  const flows = new Flows(4096);
+  const flows = createFlows(4096);
   const cookies = new Set<number>();
   for (let i = 0; i < 4096; i++) {
     flows.find(local, remote, i, 80, 6);

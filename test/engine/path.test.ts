@@ -3,7 +3,7 @@
  * datagrams are built and read with the test's own few lines, not with tunnel/.
  */
 import t from 'tap';
-import { Verdict } from '../../engine/flows.ts';
+import { Established } from '../../engine/classifier/lookup.ts';
 import { Gso } from '../../engine/io.ts';
 import {
   back,
@@ -98,7 +98,7 @@ t.test('a super-packet becomes datagrams that fit, and its answers one super-pac
 });
 
 t.test('TCP larger than the tunnel is cut, whoever set the segment size', async (t) => {
-  const path = startEngine({ established: Verdict.Redirect });
+  const path = startEngine({ established: Established.Redirect });
   const payload = Buffer.alloc(1460, 7);
   path.egress(tcp(out, { from: 1, to: 2, payload }));
   path.egress(tcp(out, { from: 1, to: 2, payload: Buffer.alloc(2920, 8), partial: true }), {

@@ -3,6 +3,7 @@
  * of the kernel, malformed packets. Each under its own reason.
  */
 import t from 'tap';
+import { OnFailure } from '../../engine/flows.ts';
 import { GateCause } from '../../engine/gate.ts';
 import { KernelVerdict, SteeringMode } from '../../engine/io.ts';
 import { Reason, reasonKinds } from '../../parsers/reason.ts';
@@ -26,7 +27,8 @@ t.test('a connection whose start was not seen passes, and the kernel is told', a
   t.same(path.io.egress.written[0].bytes, packet);
   t.equal(path.io.ingress.written.length, 1);
   t.equal(path.io.socket.sent.length, 0);
-  t.same(path.io.steering.remembered, [
+  t.equal(path.io.steering.remembered.length, 2, 'with each packet that comes up');
+  t.same(path.io.steering.remembered.slice(1), [
     {
       local: address(workload),
       remote: address(server),
@@ -94,7 +96,7 @@ t.test('closed: pass lets everything through as it came, drop lets only exceptio
   t.equal(pass.io.egress.written[0].checksumStart, 20, 'unfinished checksums stay so');
   t.same(pass.counts(), { 'passed-gate-closed': 1 });
 
-  const drop = startEngine({ closedMode: SteeringMode.Drop });
+  const drop = startEngine({ onTelemetryLoss: OnFailure.Drop });
   drop.gate.close(GateCause.TelemetryUnreachable);
   drop.egress(syn());
   drop.egress(tcp({ source: workload, target: '192.0.2.7' }, { from: 22, to: 4000 }));
@@ -103,7 +105,7 @@ t.test('closed: pass lets everything through as it came, drop lets only exceptio
 });
 
 t.test('the gate opens and closes with its lease', async (t) => {
-  const path = startEngine({ closedMode: SteeringMode.Drop });
+  const path = startEngine({ onTelemetryLoss: OnFailure.Drop });
   path.gate.renew(path.io.clock.nowMs + 1000);
   path.loop.breathe();
   t.equal(path.io.steering.mode, SteeringMode.Redirect);
@@ -114,7 +116,7 @@ t.test('the gate opens and closes with its lease', async (t) => {
 });
 
 t.test('before the first telemetry everything passes, also with drop', async (t) => {
-  const path = startEngine({ closedMode: SteeringMode.Drop });
+  const path = startEngine({ onTelemetryLoss: OnFailure.Drop });
   path.gate.close(GateCause.Starting);
   path.egress(syn());
   t.same(path.counts(), { 'passed-gate-closed': 1 });

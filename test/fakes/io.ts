@@ -154,7 +154,7 @@ export class FakeSteering implements Steering {
   heartbeatMs = 0;
   mode: SteeringMode = SteeringMode.Pass;
   readonly remembered: Remembered[] = [];
-  forgotten = 0;
+  generation = 0;
 
   heartbeat(nowMs: number): void {
     this.heartbeatMs = nowMs;
@@ -175,8 +175,8 @@ export class FakeSteering implements Steering {
     this.remembered.push({ local, remote, localPort, remotePort, protocol, verdict });
   }
 
-  forgetAll(): void {
-    this.forgotten++;
+  adopt(policyGeneration: number): void {
+    this.generation = policyGeneration;
   }
 }
 

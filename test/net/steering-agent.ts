@@ -126,7 +126,7 @@ function obey(command: Command): unknown {
     case 'remember':
       return steering.remember(...command.flow, command.verdict);
     case 'forgetAll':
-      return steering.forgetAll();
+      return steering.adopt(1);
     case 'counters':
       return attached.readCounters();
     case 'stats':

@@ -2,11 +2,15 @@
  * The engine over a world in memory, with the lab's addresses and a firewall that speaks geneve.
  */
 import { createArena } from '../../engine/arena.ts';
+import type { BuiltIns } from '../../engine/classifier/built-in.ts';
+import { compile } from '../../engine/classifier/compile.ts';
+import { Established, type Policy } from '../../engine/classifier/lookup.ts';
+import { Opener, type Rule } from '../../engine/classifier/rules.ts';
 import { countersByteLength, openPublishedCounters, snapshot } from '../../engine/counters.ts';
-import { createEngine, type EngineOptions } from '../../engine/engine.ts';
-import { Verdict } from '../../engine/flows.ts';
+import { createEngine } from '../../engine/engine.ts';
+import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
+import { OnFailure, Verdict } from '../../engine/flows.ts';
 import { createGate } from '../../engine/gate.ts';
-import { SteeringMode } from '../../engine/io.ts';
 import { reasonNames } from '../../parsers/reason.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import { createFakeIo } from '../fakes/io.ts';
@@ -22,7 +26,53 @@ export const headerLength = 20;
 /** And outer IPv4 and UDP. */
 export const overhead = 48;
 
-export function startEngine(options: Partial<EngineOptions> = {}) {
+const builtIns: BuiltIns = {
+  tunnelPort: 6081,
+  tunnelPeers: [{ address: address(firewall), length: 32 }],
+  telemetry: [{ address: address(firewall), port: 443 }],
+  management: [{ protocol: 6, remote: { address: address('192.0.2.0'), length: 24 }, port: 22 }],
+  broadcasts: [address('10.1.0.255')],
+};
+const failures = { inherit: OnFailure.Inherit, pass: OnFailure.Pass, drop: OnFailure.Drop };
+
+/** A rule that matches everything, but for what is given. */
+export function rule(parts: Partial<Rule>): Rule {
+  return {
+    name: 'rule',
+    line: 0,
+    opener: Opener.Both,
+    protocol: -1,
+    local: [],
+    remote: [],
+    localPort: [],
+    remotePort: [],
+    verdict: Verdict.Pass,
+    onFailure: 'inherit',
+    log: false,
+    ...parts,
+  };
+}
+
+function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
+  return {
+    generation: 1,
+    builtIns,
+    tables: compile(rules),
+    verdicts: Uint8Array.from(rules, ({ verdict }) => verdict),
+    onFailure: Uint8Array.from(rules, ({ onFailure }) => failures[onFailure]),
+    hits: new Float64Array(rules.length + 1),
+    default: Verdict.Redirect,
+    established: Established.Pass,
+    onTelemetryLoss: OnFailure.Pass,
+    observe: false,
+    rolloutPercent: 100,
+    ...parts,
+  };
+}
+
+/** @param parts what differs from: redirect everything, pass what was open before */
+export function startEngine(parts: Partial<Policy> = {}, rules: readonly Rule[] = []) {
+  const policy = createPolicy(parts, rules);
   const arena = createArena(64, 32);
   const io = createFakeIo(arena);
   const gate = createGate();
@@ -36,31 +86,22 @@ export function startEngine(options: Partial<EngineOptions> = {}) {
       flows: 1024,
       mtuLimit: 9216,
       peer: address(firewall),
-      policy: {
-        default: Verdict.Redirect,
-        builtIns: {
-          tunnelPort: 6081,
-          tunnelPeers: [{ address: address(firewall), length: 32 }],
-          telemetry: [{ address: address(firewall), port: 443 }],
-          management: [
-            { protocol: 6, remote: { address: address('192.0.2.0'), length: 24 }, port: 22 },
-          ],
-          broadcasts: [address('10.1.0.255')],
-        },
-      },
-      established: Verdict.PassEstablished,
+      policy,
       joinUdp: true,
-      closedMode: SteeringMode.Pass,
-      ...options,
     },
     gate,
     shared,
+    new SharedArrayBuffer(flowColumnsByteLength(1024)),
   );
   let put = 0;
   return {
     io,
     gate,
     loop,
+    policy,
+    replace(next: Partial<Policy>, nextRules: readonly Rule[] = []) {
+      loop.replacePolicy(createPolicy(next, nextRules));
+    },
     egress(packet: Uint8Array, extra = {}) {
       put++;
       io.egress.inbox.push({ bytes: packet, ...extra });
