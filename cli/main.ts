@@ -9,6 +9,7 @@ import { check } from './commands/check.ts';
 import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
 import { run } from './commands/run.ts';
+import { schema } from './commands/schema.ts';
 import { status } from './commands/status.ts';
 import { stop } from './commands/stop.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
@@ -68,6 +69,10 @@ function buildProgram(done: (code: number) => void): Command {
     .command('release')
     .description('remove what a dead agent with onAgentFailure: drop still holds')
     .action(() => done(release()));
+  program
+    .command('schema', { hidden: true })
+    .description('print the JSON Schema of the configuration file')
+    .action(() => done(schema()));
   program
     .command('version')
     .description('print the version')

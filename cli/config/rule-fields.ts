@@ -35,9 +35,11 @@ type Refusal = { readonly refused: string };
 const setName = /^[A-Za-z_][A-Za-z0-9_-]{0,63}$/;
 const setNamePattern = '[A-Za-z_][A-Za-z0-9_-]{0,63}';
 const quad = '\\d{1,3}(\\.\\d{1,3}){3}';
+const addressPattern = `${quad}(/\\d{1,2})?|\\s*${quad}\\s*-\\s*${quad}\\s*`;
+const portPattern = '\\s*\\d{1,5}\\s*(-\\s*\\d{1,5}\\s*)?';
 const patterns = {
-  address: `any|\\$${setNamePattern}|${quad}(/\\d{1,2}|\\s*-\\s*${quad})?`,
-  port: `any|\\$${setNamePattern}|\\d{1,5}(\\s*-\\s*\\d{1,5})?`,
+  address: `any|\\$${setNamePattern}|${addressPattern}`,
+  port: `any|\\$${setNamePattern}|${portPattern}`,
 };
 const portNumber = {
   type: 'integer',
@@ -77,7 +79,7 @@ function parsePorts(value: unknown): Range | Refusal {
   if (typeof value !== 'string') return { refused: '' };
   const dash = value.split('-');
   const ends = dash.map((part) => part.trim());
-  if (dash.length > 2 || !ends.every((part) => /^\d{1,9}$/.test(part))) return { refused: '' };
+  if (dash.length > 2 || !ends.every((part) => /^\d{1,5}$/.test(part))) return { refused: '' };
   const [first, last] = [Number(ends[0]), Number(ends.at(-1))];
   const found = inLimits(value, first, last);
   return 'refused' in found ? found : ordered(value, dash, first, last);
@@ -161,7 +163,7 @@ function reporter(context: z.RefinementCtx): Report {
 }
 
 /** `any` unless written. */
-export function items(kind: ItemKind, description: string) {
+export function items(kind: ItemKind) {
   const shape = shapes[kind];
   return z
     .unknown()
@@ -171,7 +173,7 @@ export function items(kind: ItemKind, description: string) {
       const parse = (item: unknown, at: number) => parseItem(kind, item, at);
       return parseList(value, limits.setItems, [], parse, report) ?? z.NEVER;
     })
-    .meta({ description, anyOf: [shape, { type: 'array', minItems: 1, items: shape }] })
+    .meta({ anyOf: [shape, { type: 'array', minItems: 1, items: shape }] })
     .optional();
 }
 
@@ -203,8 +205,6 @@ export const sets = z
     return result;
   })
   .meta({
-    description:
-      'Named lists of addresses or of ports. A rule uses one as $name, alone or in a list.',
     type: ['object', 'null'],
     propertyNames: { pattern: `^${setNamePattern}$` },
     additionalProperties: {
@@ -217,12 +217,11 @@ export const sets = z
 
 /** For the schema's `$defs`. */
 export const setItemShape = {
-  description: 'A port, an address, a CIDR, a range A-B, or $name of another set.',
   anyOf: [
     portNumber,
     {
       type: 'string',
-      pattern: `^(\\$${setNamePattern}|\\s*\\d{1,5}\\s*(-\\s*\\d{1,5}\\s*)?|${quad}(/\\d{1,2}|\\s*-\\s*${quad})?)$`,
+      pattern: `^(\\$${setNamePattern}|${portPattern}|${addressPattern})$`,
     },
   ],
 };
@@ -239,7 +238,6 @@ export const protocol = z
     return z.NEVER;
   })
   .meta({
-    description: 'IP protocol: any (the default), a name, or a number.',
     anyOf: [
       { enum: ['any', 'tcp', 'udp', 'icmp'] },
       { type: 'integer', minimum: limits.protocol.min, maximum: limits.protocol.max },

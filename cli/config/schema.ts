@@ -28,14 +28,17 @@ import {
 import { items, protocol, sets } from './rule-fields.ts';
 import { parseAddress } from './text.ts';
 
-const version = z.unknown().superRefine((value, context) => {
-  if (value === 1) return;
-  const message =
-    value === undefined
-      ? 'is missing: write version: 1'
-      : 'must be 1: the only version of this file that there is';
-  context.addIssue({ code: 'custom', message });
-});
+const version = z
+  .unknown()
+  .superRefine((value, context) => {
+    if (value === 1) return;
+    const message =
+      value === undefined
+        ? 'is missing: write version: 1'
+        : 'must be 1: the only version of this file that there is';
+    context.addIssue({ code: 'custom', message });
+  })
+  .meta({ const: 1 });
 
 function list<T extends z.ZodType>(item: T, range: { min: number; max: number }, what: string) {
   return z
@@ -60,13 +63,16 @@ const workload = block({
 
 const path = text('the absolute path of a file', /^\/[^\0]+$/);
 
-const url = z.unknown().transform((value, context): { url: string; host: number; port: number } => {
-  const result =
-    typeof value === 'string' ? parseUrl(value) : 'is missing: an https:// address is needed';
-  if (typeof result !== 'string') return result;
-  context.addIssue({ code: 'custom', message: result });
-  return z.NEVER;
-});
+const url = z
+  .unknown()
+  .transform((value, context): { url: string; host: number; port: number } => {
+    const result =
+      typeof value === 'string' ? parseUrl(value) : 'is missing: an https:// address is needed';
+    if (typeof result !== 'string') return result;
+    context.addIssue({ code: 'custom', message: result });
+    return z.NEVER;
+  })
+  .meta({ type: 'string' });
 
 function parseUrl(value: string): { url: string; host: number; port: number } | string {
   let parsed: URL;
@@ -151,7 +157,8 @@ const firewalls = z
         ? 'must have one entry'
         : 'not supported yet: more than one firewall; there is no failover, so list exactly one';
     context.addIssue({ code: 'custom', message, params: { atKey: true } });
-  });
+  })
+  .meta({ minItems: 1, maxItems: 1 });
 
 const ha = block({
   preempt: notYet('with one firewall there is nothing to return to', false),
@@ -233,13 +240,10 @@ const rule = z.strictObject(
     name: text('a name of letters, digits, dots, _ and -', /^[A-Za-z0-9._-]{1,64}$/).optional(),
     direction: choice('ingress', 'egress', 'both').default('both'),
     protocol,
-    local: items('address', 'Addresses of this host: any (the default), CIDR, A-B, $set, a list.'),
-    remote: items('address', 'Addresses of the far end.'),
-    localPort: items(
-      'port',
-      'Ports of this host (TCP and UDP only): 443, 8000-8099, $set, a list.',
-    ),
-    remotePort: items('port', 'Ports of the far end.'),
+    local: items('address'),
+    remote: items('address'),
+    localPort: items('port'),
+    remotePort: items('port'),
     action: choice('redirect', 'pass', 'drop'),
     onFailure: choice('inherit', 'pass', 'drop').default('inherit'),
     log: yesOrNo.default(false),
@@ -259,7 +263,9 @@ export const sections = {
   policy,
   sets,
   default: choice('redirect', 'pass', 'drop').default(defaults.default),
-  rules: z.preprocess((value) => value ?? [], list(rule, limits.rules, 'rules')),
+  rules: z
+    .preprocess((value) => value ?? [], list(rule, limits.rules, 'rules'))
+    .meta({ type: ['array', 'null'] }),
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
