@@ -9,6 +9,7 @@ import { check } from './commands/check.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
+import { reload } from './commands/reload.ts';
 import { run } from './commands/run.ts';
 import { schema } from './commands/schema.ts';
 import { status } from './commands/status.ts';
@@ -59,6 +60,12 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
+  program
+    .command('reload')
+    .description('the running agent reads its configuration again')
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await reload(options)));
   program
     .command('stop')
     .description('stop the running agent and wait until it is gone')
