@@ -1,6 +1,6 @@
 /**
- * Rules obeyed by real traffic (needs root). What is redirected is seen at the firewall, what passes
- * is not, what is dropped does not arrive.
+ * Rules obeyed by real traffic (needs root). What is redirected is seen at the firewall, what
+ * passes is not, what is dropped does not arrive.
  */
 import t from 'tap';
 import type { Agent } from '../../lab/agent.ts';
