@@ -41,15 +41,24 @@ export function cut(lists: Iterable<readonly Range[]>, last: number): Float64Arr
   return starts.slice(0, count);
 }
 
-/** @returns the class of each piece, numbered from 0 in the order of first appearance */
-export function classesOf(starts: Float64Array, lists: Iterable<readonly Range[]>): Int32Array {
+/**
+ * @param spend told of the work done, so that it can refuse more
+ * @returns the class of each piece, numbered from 0 in the order of first appearance
+ */
+export function classesOf(
+  starts: Float64Array,
+  lists: Iterable<readonly Range[]>,
+  spend: (writes: number) => void,
+): Int32Array {
   const classes = new Int32Array(starts.length);
   const partition = new Partition(classes);
   for (const ranges of lists) {
     partition.begin();
     for (const range of ranges) {
+      const begin = pieceOf(starts, range.first);
       const end = pieceAfter(starts, range.last);
-      for (let i = pieceOf(starts, range.first); i < end; i++) partition.put(i);
+      for (let i = begin; i < end; i++) partition.put(i);
+      spend(end - begin);
     }
   }
   renumber(classes);

@@ -9,23 +9,20 @@ import { plan } from './plan.ts';
 import { compilePlane, type Plane, planeRule } from './plane.ts';
 import type { Rule } from './rules.ts';
 import { compileServices } from './services.ts';
-import { lastRule, type Tables } from './tables.ts';
+import { type CompileLimits, lastRule, type Tables } from './tables.ts';
 
-export type CompileLimits = {
-  /** Of the tables; the compiler itself needs a few times that. */
-  readonly bytes: number;
-};
-
-export const defaultLimits: CompileLimits = { bytes: 256 << 20 };
+/** A quarter of a gigabyte holds 100,000 rules of the kinds that people write. */
+export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 60_000 };
 
 /**
  * @param rules the first that matches decides
- * @throws RulesTooLargeError before more than a few times `limits.bytes` are in use
+ * @throws RulesTooLargeError before more than a few times `limits.bytes` are in use, or the time
+ * is over
  */
 export function compile(rules: readonly Rule[], limits: CompileLimits = defaultLimits): Tables {
-  const nodes = new Nodes(limits.bytes);
+  const nodes = new Nodes(limits);
   const services = compileServices(nodes, rules);
-  const lists = new Lists(nodes, services, limits.bytes);
+  const lists = new Lists(nodes, services, limits);
   const planes = plan(rules).map((chosen, number) =>
     chosen.length === 0
       ? undefined
@@ -55,7 +52,8 @@ export function compile(rules: readonly Rule[], limits: CompileLimits = defaultL
     localPortRoot: services.localPortRoot,
     remotePortRoot: services.remotePortRoot,
     serviceRoot: services.root,
-    serviceShift: firstShift(services.classCount),
+    serviceShift: firstShift(services.remoteCount),
+    localPortShift: firstShift(services.localCount),
     shift0: planes[0]?.shift ?? 0,
     shift1: planes[1]?.shift ?? 0,
     shift2: planes[2]?.shift ?? 0,

@@ -46,48 +46,57 @@ export function match(
   r = ~r;
   let s = w[tables.serviceRoot + (((opener << 8) | protocol) & 511)];
   if (s >= 0) {
-    let p = w[tables.localPortRoot + ((localPort >>> 8) & 255)];
-    if (p >= 0) p = w[p + (localPort & 255)];
+    let p = w[tables.remotePortRoot + ((remotePort >>> 8) & 255)];
+    if (p >= 0) p = w[p + (remotePort & 255)];
     s = w[s + ~p];
-    if (s >= 0) {
-      p = w[tables.remotePortRoot + ((remotePort >>> 8) & 255)];
-      if (p >= 0) p = w[p + (remotePort & 255)];
-      s = w[s + ~p];
-    }
   }
   s = ~s;
   let best = lastRule;
-  if (tables.first0 < best) best = cell(w, w[l], w[r], tables.shift0, s, tables.serviceShift);
+  if (tables.first0 < best) best = cell(tables, w, w[l], w[r], tables.shift0, localPort, s);
   if (tables.first1 < best) {
-    const found = cell(w, w[r + 1], w[l + 1], tables.shift1, s, tables.serviceShift);
+    const found = cell(tables, w, w[r + 1], w[l + 1], tables.shift1, localPort, s);
     if (found < best) best = found;
   }
   if (tables.first2 < best) {
-    const found = cell(w, w[l + 2], w[r + 2], tables.shift2, s, tables.serviceShift);
+    const found = cell(tables, w, w[l + 2], w[r + 2], tables.shift2, localPort, s);
     if (found < best) best = found;
   }
   return best === lastRule ? noRule : best;
 }
 
-/** From a row by a column, and then by a service's class, to a rule or `lastRule`. */
+/** From a row by a column, and then by what else the rules ask, to a rule or `lastRule`. */
 function cell(
+  tables: Tables,
   w: Int32Array,
   row: number,
   column: number,
   shift: number,
+  localPort: number,
   service: number,
-  serviceShift: number,
 ): number {
   while (row >= 0) {
-    row = w[row + ((column >>> shift) & 31)];
-    shift -= 5;
+    row = w[row + ((column >>> shift) & 15)];
+    shift -= 4;
   }
   row = ~row;
   if ((row & 1) === 0) return row >>> 1;
-  row >>>= 1;
+  if ((row & 2) !== 0) {
+    let p = w[tables.localPortRoot + ((localPort >>> 8) & 255)];
+    if (p >= 0) p = w[p + (localPort & 255)];
+    row >>>= 2;
+    shift = tables.localPortShift;
+    do {
+      row = w[row + ((~p >>> shift) & 15)];
+      shift -= 4;
+    } while (row >= 0);
+    row = ~row;
+    if ((row & 1) === 0) return row >>> 1;
+  }
+  row >>>= 2;
+  shift = tables.serviceShift;
   do {
-    row = w[row + ((service >>> serviceShift) & 31)];
-    serviceShift -= 5;
+    row = w[row + ((service >>> shift) & 15)];
+    shift -= 4;
   } while (row >= 0);
   return ~row >>> 1;
 }

@@ -107,6 +107,7 @@ t.test('status, stop and a second agent, against an agent that answers', async (
   const socket = join(directory, 'control.sock');
   const server = await startControlServer(socket, {
     flows: () => ({ matching: 0, flows: [] }),
+    reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', gate: { open: true } }),
     stop: () => void server.close(),
   });
