@@ -11,7 +11,7 @@ import { KeyKind, readFlowKey } from '../parsers/flow-key.ts';
 import { checkIpv4, ipv4ChecksumOk, ipv4Id, ipv4TotalLength, Protocol } from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
-import { resetLength, writeTcpReset } from '../parsers/tcp-reset.ts';
+import { resetLength, writeResetToReceiver, writeResetToSender } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
 import { builtInRule, classify, onFailureOf, verdictOf } from './classifier/lookup.ts';
 import { noRule } from './classifier/rules.ts';
@@ -223,16 +223,17 @@ export class Redirect {
     this.pass(device, Reason.PassedUnrelatedError);
   }
 
-  /** `established: reset`: the sender's connection ends now, its peer's when it speaks next. */
+  /** `established: reset`: the connection ends now, at both its ends. */
   private reset(device: PacketDevice, link: number, flags: number): void {
-    const { arena } = this.path;
+    const { bytes, view, answerAt } = this.path.arena;
     const { packet, pieces } = this;
     if ((flags & TcpFlag.Rst) === 0) {
-      const { answerAt } = arena;
-      writeTcpReset(arena.bytes, arena.view, answerAt, packet.at, packet.key.transportAt);
       pieces.count = 0;
       addPiece(pieces, answerAt, resetLength);
+      writeResetToSender(bytes, view, answerAt, packet.at, packet.key.transportAt);
       opposite(this.path, link, device.direction).write(pieces, Gso.None, 0, 0, 0);
+      writeResetToReceiver(bytes, view, answerAt, packet.at, packet.key.transportAt);
+      device.write(pieces, Gso.None, 0, 0, 0);
     }
     this.end(Reason.ResetEstablished);
   }
