@@ -13,7 +13,7 @@ import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
-import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
@@ -229,6 +229,7 @@ function counted(counters: Counters): Record<string, object> {
     if (counters.packets[reason] === 0) continue;
     result[reasonNames[reason]] = {
       kind: reasonKinds[reason],
+      words: reasonSentences[reason],
       packets: counters.packets[reason],
       bytes: counters.bytes[reason],
     };

@@ -101,7 +101,9 @@ export type Config = {
   readonly policy: PolicyConfig;
   /** What no rule matches. */
   readonly default: Action;
-  /** In order: the first that matches decides. Sets are resolved; each list is sorted and merged. */
+  /**
+   * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
+   */
   readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };

@@ -106,7 +106,7 @@ t.test('files that are none', async (t) => {
   ];
   for (const [bytes, message] of rows) t.throws(() => readCapture(bytes, 'f'), { message });
   t.same(flowsOf(pcap(1, [])), { rows: [], leftOut: {} });
-  // Any bytes after a good header, or a good file with bytes changed, end in flows or in a sentence.
+  // Bytes after a good header, or a good file with bytes changed, end in flows or in a sentence.
   const good = pcap(1, [ethernet(syn), tagged(synAck), ethernet(echo(out, 8, 1))]);
   const change = fc.tuple(fc.nat(good.length - 1), fc.nat(255));
   fc.assert(

@@ -67,7 +67,7 @@ t.test('words and exit codes of the command line', async (t) => {
     [
       ['check', good],
       0,
-      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n$/,
+      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n0 rules, else redirect; compiled to \d+\.\d KiB\n$/,
       /^$/,
     ],
     [
