@@ -106,6 +106,7 @@ export class Loop {
     while (clock.now() < end) {
       if (this.breathe() === 0) readiness.wait(10);
     }
+    this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.publish();
   }
 
@@ -131,6 +132,7 @@ export class Loop {
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
+    if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
     if (mode === this.mode) return;
     this.mode = mode;
@@ -141,6 +143,8 @@ export class Loop {
     const { path } = this;
     this.lastTick = path.nowTick;
     path.flows.sweep(path.nowTick, sweepPerTick);
+    this.redirect.expireHeld(path.nowTick);
+    this.reinject.expireHeld(path.nowTick);
     if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
     this.publish();
   }
