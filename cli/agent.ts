@@ -82,6 +82,7 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.sayHowItStands();
     this.telemetry = new TelemetryThread(parts.telemetry, gate, {
       change: ({ level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
@@ -92,6 +93,16 @@ export class Agent {
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
     });
+  }
+
+  private sayHowItStands(): void {
+    const { dataPath, logger } = this.parts;
+    const { flows } = this.config.limits;
+    const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
+    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (this.leaksIpv6()) {
+      logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
+    }
   }
 
   /** Tell the firewall, let everything pass, deliver what is on its way, leave no trace. */
@@ -158,7 +169,7 @@ export class Agent {
       },
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
       policy: config.policy,
-      ipv6: config.workload.ipv6,
+      ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
       flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
       rules: this.ruleHits(),
@@ -187,6 +198,11 @@ export class Agent {
       hits: hits[rule],
     }));
     return [...rows, { name: 'default', line: 0, hits: hits[hits.length - 1] }];
+  }
+
+  /** IPv6 goes past inspection: the host has it, and it is let through. */
+  private leaksIpv6(): boolean {
+    return this.parts.links.globalIpv6 && this.config.workload.ipv6 === 'pass';
   }
 
   private ruleName(rule: number, generation: number): string {

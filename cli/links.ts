@@ -9,10 +9,13 @@ import type { Links } from './host-policy.ts';
 export function findLinks(config: Config): Links {
   const { interfaces: names } = config.workload;
   const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
-  const broadcasts = interfaces.flatMap(({ index }) =>
-    addressesOf(index).ipv4.map(({ broadcast }) => broadcast),
-  );
-  return { interfaces, broadcasts: broadcasts.filter((address) => address !== 0) };
+  const addresses = interfaces.map(({ index }) => addressesOf(index));
+  const broadcasts = addresses.flatMap(({ ipv4 }) => ipv4.map(({ broadcast }) => broadcast));
+  return {
+    interfaces,
+    broadcasts: broadcasts.filter((address) => address !== 0),
+    globalIpv6: addresses.some(({ globalIpv6 }) => globalIpv6),
+  };
 }
 
 /** For a file of another host: interfaces that are not here have no broadcast addresses. */
@@ -20,7 +23,7 @@ export function findLinksIfAny(config: Config): Links {
   try {
     return findLinks(config);
   } catch {
-    return { interfaces: [], broadcasts: [] };
+    return { interfaces: [], broadcasts: [], globalIpv6: false };
   }
 }
 

@@ -29,6 +29,19 @@ const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
 
+/**
+ * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
+ * heart, so the data path must end.
+ */
+export class DeviceFailure extends Error {
+  readonly code = 'ERR_DEVICE_FAILURE';
+
+  constructor(errno: number) {
+    super(`the TUN device cannot be read any more (errno ${errno}): was it deleted?`);
+    this.name = 'DeviceFailure';
+  }
+}
+
 export class Loop {
   private readonly path: Path;
   private readonly gate: Gate;
@@ -142,6 +155,9 @@ export class Loop {
   private tick(): void {
     const { path } = this;
     this.lastTick = path.nowTick;
+    for (const { failure } of path.devices) {
+      if (failure !== 0) throw new DeviceFailure(failure);
+    }
     path.flows.sweep(path.nowTick, sweepPerTick);
     this.redirect.expireHeld(path.nowTick);
     this.reinject.expireHeld(path.nowTick);

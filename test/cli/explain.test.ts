@@ -25,7 +25,7 @@ rules:
   - { name: backup, remote: 10.3.0.5, action: pass }
 `;
 const text = file({ x: policy });
-const links = { interfaces: [], broadcasts: [parseAddress('10.1.0.255')!] };
+const links = { interfaces: [], broadcasts: [parseAddress('10.1.0.255')!], globalIpv6: false };
 
 function connection(words: string, opener: 0 | 1): Connection {
   const tuple = parseTuple(words.split(' '));
@@ -164,7 +164,7 @@ t.test('the rule that the tables find is the first that has no reason not to mat
               .join(', ')} }`,
         );
         const source = readConfig(file({ x: `rules: [${lines.join(', ')}]` }), 'f');
-        const decider = new Decider(source, { interfaces: [], broadcasts: [] });
+        const decider = new Decider(source, { interfaces: [], broadcasts: [], globalIpv6: false });
         for (const [index, [protocol, a, aPort, b, bPort]] of tuples.entries()) {
           const words =
             protocol === '47' ? `47 ${a} ${b}` : `${protocol} ${a}:${aPort} ${b}:${bPort}`;
