@@ -42,7 +42,8 @@ function buildProgram(done: (code: number) => void): Command {
     .command('check')
     .description('check a configuration file')
     .argument('<file>', 'configuration file')
-    .action((file) => done(check(file)));
+    .option('--json', 'as JSON', false)
+    .action((file, options) => done(check(file, options)));
   program
     .command('explain')
     .description('which rule decides about a connection, and why')

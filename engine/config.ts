@@ -179,7 +179,7 @@ export const limits = {
   /** sun_path of linux/un.h has 108 bytes, its end included. */
   socketPath: { min: 2, max: 107 },
   rolloutPercent: { min: 0, max: 100 },
-  /** What filter sets of whole networks have; reading so many takes 7 s and a gigabyte. */
+  /** What filter sets of whole networks have; reading so many takes 8 s and a gigabyte. */
   rules: { min: 0, max: 100_000 },
   sets: { min: 0, max: 10_000 },
   /** Of one set, or of one list in a rule. */

@@ -5,32 +5,66 @@
 import { compile } from '../../engine/classifier/compile.ts';
 import type { Config } from '../../engine/config.ts';
 import { readConfigFile } from '../config/file.ts';
-import { formatProblem } from '../config/parse.ts';
+import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
 import { formatAddress } from '../config/text.ts';
 import { CredentialError, loadCredentials } from '../credentials.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { formatBytes } from '../table.ts';
 
+type Checked = {
+  readonly config: Config;
+  readonly warnings: readonly Problem[];
+  /** Of the compiled rules. */
+  readonly bytes: number;
+};
+
 /** Throws a ConfigError with every problem. Files that the agent's host must have are warnings. */
-export function check(file: string): number {
-  const { config, warnings } = readConfigFile(file);
-  const tables = compile(config.rules);
-  for (const warning of warnings) warn(formatProblem(file, warning));
-  try {
-    loadCredentials(config.firewalls[0]!.telemetry);
-  } catch (error) {
-    if (!(error instanceof CredentialError)) throw error;
-    warn(`${error.message}\n  ${error.advice}`);
+export function check(file: string, { json }: { json: boolean }): number {
+  if (json) return checkJson(file);
+  const { config, warnings, bytes } = read(file);
+  for (const warning of warnings) {
+    process.stderr.write(`microperimeter: warning: ${formatProblem(file, warning)}\n`);
   }
   process.stdout.write(
     `${file} is good: ${describe(config)}\n` +
-      `${describeRules(config)}; compiled to ${formatBytes(tables.words.byteLength)}\n`,
+      `${describeRules(config)}; compiled to ${formatBytes(bytes)}\n`,
   );
   return ExitCode.Ok;
 }
 
-function warn(message: string): void {
-  process.stderr.write(`microperimeter: warning: ${message}\n`);
+function read(file: string): Checked {
+  const { config, warnings } = readConfigFile(file);
+  const bytes = compile(config.rules).words.byteLength;
+  return { config, warnings: [...warnings, ...credentialWarnings(config)], bytes };
+}
+
+/** The answer is JSON on standard output, also when the file is wrong. */
+function checkJson(file: string): number {
+  let answer: object;
+  let code: ExitCode = ExitCode.Ok;
+  try {
+    const { config, warnings, bytes } = read(file);
+    const tables = { rules: config.rules.length, bytes };
+    answer = { ok: true, problems: [], warnings, tables };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    answer = { ok: false, problems: error.problems, warnings: [] };
+    code = ExitCode.Usage;
+  }
+  process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);
+  return code;
+}
+
+/** They have no line: what is wrong is another file, perhaps on another host. */
+function credentialWarnings(config: Config): readonly Problem[] {
+  try {
+    loadCredentials(config.firewalls[0]!.telemetry);
+    return [];
+  } catch (error) {
+    if (!(error instanceof CredentialError)) throw error;
+    const message = `${error.message}\n  ${error.advice}`;
+    return [{ line: 0, column: 0, key: 'firewalls[0].telemetry', message }];
+  }
 }
 
 function describe({ firewalls, tunnel, workload }: Config): string {

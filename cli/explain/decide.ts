@@ -82,15 +82,15 @@ export class Decider {
   explain(connection: Connection, agentMtu: number | undefined): Explanation {
     const { rule } = this.decide(connection, false);
     const verdict = this.verdictBy(rule);
-    const redirected = verdict === 'redirect';
-    const decided = this.decidedBy(rule, connection);
     const { config } = this;
+    const wanted = verdict === 'redirect';
+    const redirected = wanted && config.policy.mode === 'enforce';
     return {
       connection: formatConnection(connection),
       direction: directionNames[connection.opener],
       verdict,
-      decidedBy: decided,
-      effect: redirected ? this.effect() : '',
+      decidedBy: this.decidedBy(rule, connection),
+      effect: wanted ? this.effect() : '',
       onFailure: rule === builtInRule ? '' : this.onFailure(rule, verdict),
       established:
         redirected && connection.protocol === Protocol.Tcp
@@ -167,7 +167,10 @@ export class Decider {
     { protocol, remote }: Connection,
   ): string {
     if (rule === builtInRule) return 'all stay in the kernel';
-    if (verdict === 'redirect') return 'user space, by way of the firewall';
+    if (verdict === 'redirect') {
+      const { mode } = this.config.policy;
+      return mode === 'observe' ? 'user space, which counts' : 'user space, by way of the firewall';
+    }
     if (verdict === 'pass' && this.networks.some((network) => contains(network, remote))) {
       return 'all stay in the kernel: everything with this network passes';
     }

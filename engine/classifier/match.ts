@@ -3,6 +3,7 @@
  */
 import type { Direction } from '../../tunnel/pieces.ts';
 import { noRule } from './rules.ts';
+import { scan } from './scan.ts';
 import { lastRule, type Tables } from './tables.ts';
 
 /**
@@ -19,6 +20,9 @@ export function match(
   remotePort: number,
   protocol: number,
 ): number {
+  if (tables.scanRoot >= 0) {
+    return scan(tables, opener, local, remote, localPort, remotePort, protocol);
+  }
   const w = tables.words;
   let l = w[tables.localRoot + (local >>> 18)];
   if (l >= 0) {

@@ -16,23 +16,27 @@ export class Nodes {
   length = 0;
   readonly #wordsMax: number;
   readonly #deadline: number;
-  #work = 0;
+  #workLeft: number;
+  #sinceLook = 0;
   /** Open addressing: offset + 1 of a node, 0 for empty. */
   #index = new Int32Array(1 << 14);
   #hashes = new Int32Array(1 << 14);
   #count = 0;
 
-  constructor(limits: CompileLimits) {
+  /** @param workMax cells that may be written until it takes too long, whatever the clock says */
+  constructor(limits: CompileLimits, workMax = Infinity) {
+    this.#workLeft = workMax;
     this.#wordsMax = Math.min(Math.floor(limits.bytes / 4), offsetMax);
     this.#deadline = performance.now() + limits.ms;
   }
 
   /** Counts cells written, and looks at the clock now and then. */
   spend(cells: number): void {
-    this.#work += cells + 1;
-    if (this.#work < workPerLook) return;
-    this.#work = 0;
-    if (performance.now() > this.#deadline) {
+    this.#sinceLook += cells + 1;
+    if (this.#sinceLook < workPerLook) return;
+    this.#workLeft -= this.#sinceLook;
+    this.#sinceLook = 0;
+    if (this.#workLeft < 0 || performance.now() > this.#deadline) {
       throw new RulesTooLargeError(
         'RULES_TOO_SLOW',
         `the rules take too long to compile; ${advice}`,

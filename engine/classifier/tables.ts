@@ -30,6 +30,8 @@ export const lastRule = 0x3fff_ffff;
 export type Tables = {
   readonly words: Int32Array;
   readonly ruleCount: number;
+  /** Where the rules stand one after the other, when they are scanned and not looked up; or -1. */
+  readonly scanRoot: number;
   readonly localRoot: number;
   readonly remoteRoot: number;
   readonly localPortRoot: number;
