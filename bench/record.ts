@@ -1,0 +1,48 @@
+/**
+ * Appends what a bench measured to bench/results.ndjson, one JSON object a line, with everything
+ * that a figure means nothing without: commit, Node, kernel, CPU, parameters.
+ */
+import { execFileSync } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+
+export type Parameters = Readonly<Record<string, string | number | boolean>>;
+
+export type Result = {
+  /** The bench, by its file: `classify`. */
+  readonly bench: string;
+  /** What was measured: `lookups`, `compile`, `memory`. */
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly parameters: Parameters;
+};
+
+const resultsFile = 'bench/results.ndjson';
+
+let machine: Readonly<Record<string, string>> | undefined;
+
+/** Run from the root of the repository. */
+export function record(result: Result): void {
+  machine ??= {
+    commit: commitName(),
+    node: process.version,
+    kernel: release(),
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+  };
+  const { parameters, ...measured } = result;
+  const line = { ...measured, ...machine, date: new Date().toISOString(), parameters };
+  appendFileSync(resultsFile, `${JSON.stringify(line)}\n`);
+}
+
+/** Short hash of HEAD, with `+` when the tree differs from it. */
+function commitName(): string {
+  try {
+    const git = (...args: string[]) =>
+      execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+    const changed = git('status', '--porcelain', '--', '.', `:!${resultsFile}`) !== '';
+    return git('rev-parse', '--short', 'HEAD') + (changed ? '+' : '');
+  } catch {
+    return 'unknown';
+  }
+}
