@@ -70,13 +70,17 @@ async function runCell(one: Collected, plan: Plan): Promise<void> {
   };
   try {
     await withPath(peer, wire, async (path: Path) => {
-      for (const measurement of plan.measurements) {
+      const measure = async (measurement: Measurement) => {
         try {
-          const figures = await measurement.run(path, plan.effort, hints(one.values));
-          keep(one.values, figures);
+          keep(one.values, await measurement.run(path, plan.effort, hints(one.values)));
         } catch (error) {
           fail(measurement.name, error);
         }
+      };
+      const together = plan.measurements.filter((one) => plan.effort.quick && !one.alone);
+      await Promise.all(together.map(measure));
+      for (const measurement of plan.measurements) {
+        if (!together.includes(measurement)) await measure(measurement);
       }
     });
   } catch (error) {

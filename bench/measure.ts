@@ -3,7 +3,7 @@
  * traffic over a path, proves that the traffic took it, and gives figures by name.
  */
 import type { Namespace } from '../lab/namespace.ts';
-import { start, until } from '../lab/program.ts';
+import { type Program, start, until } from '../lab/program.ts';
 import type { Path } from './peer.ts';
 
 /** How long and how exactly. */
@@ -12,6 +12,8 @@ export type Effort = {
   readonly seconds: number;
   /** Of the packet rates' search; see statistics.ts. */
   readonly precision: number;
+  /** To see that it works: as little as each tool can do, all at once. */
+  readonly quick: boolean;
 };
 
 export type Figures = Readonly<Record<string, number>>;
@@ -21,6 +23,8 @@ export type Hints = Readonly<Record<string, number>>;
 
 export type Measurement = {
   readonly name: string;
+  /** It does not survive loss, so nothing that loses packets may run beside it. */
+  readonly alone?: boolean;
   run(path: Path, effort: Effort, hints: Hints): Promise<Figures>;
 };
 
@@ -44,6 +48,7 @@ export const figureKinds: Readonly<Record<string, FigureKind>> = {
   'cpu-gb-machine': { title: 'CPU, machine', unit: 's/GB', more: false, digits: 2 },
   'cpu-gb-program': { title: 'CPU, program', unit: 's/GB', more: false, digits: 2 },
   'udp-64': { title: 'UDP 64 bytes', unit: 'kpps', more: true, digits: 0 },
+  'udp-64-joined': { title: 'UDP 64 bytes, 32 joined', unit: 'kpps', more: true, digits: 0 },
   'udp-1400': { title: 'UDP 1,400 bytes', unit: 'kpps', more: true, digits: 0 },
   'udp-p50': { title: 'UDP round trip p50', ...time },
   'udp-p99': { title: 'UDP round trip p99', ...time },
@@ -72,8 +77,14 @@ export async function output(
     program.stop('SIGKILL'),
   );
   if (program.exitCode !== 0) {
-    const words = program.errors.trim() || lines.slice(-3).join(' ');
-    throw new Error(`${command}: ${words || `exit ${program.exitCode}`}`);
+    throw new Error(`${command}: ${lastWords(program, lines.slice(-3).join(' '))}`);
   }
   return lines.join('\n');
+}
+
+/** Why a program ended: of a stack trace, the line that names the error. */
+export function lastWords(program: Program, otherwise = ''): string {
+  const said = program.errors.trim();
+  const error = /^\w*Error: .*$/m.exec(said)?.[0];
+  return error ?? (said || otherwise || `exit ${program.exitCode}`);
 }

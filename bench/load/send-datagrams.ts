@@ -1,13 +1,13 @@
 /**
  * Sends UDP datagrams at a rate and tells how many it sent: one flow, many to a system call, with a
  * short sleep between bursts, so that the generator leaves the processor to what is measured. Each
- * datagram crosses the stack by itself: no UDP_SEGMENT, which would let the kernel carry sixty as
- * one and measure something else.
+ * datagram crosses the stack by itself, unless several are to be joined (UDP_SEGMENT): those cross
+ * as one, as those of a QUIC server do, and that measures something else.
  *
  *     node send-datagrams.js ADDRESS PORT
  *
- * Takes lines `SIZE RATE SECONDS` (UDP payload in bytes, datagrams a second) and answers each with
- * a line of JSON when it is done. Says `ready` first.
+ * Takes lines `SIZE RATE SECONDS JOINED` (UDP payload in bytes, datagrams a second, how many are
+ * joined) and answers each with a line of JSON when it is done. Says `ready` first.
  */
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -28,7 +28,8 @@ import {
 import { writeAddress } from './address.ts';
 
 const batch = 64;
-const longest = 2048;
+/** Of one send, in bytes: 64 joined datagrams of 64 bytes, or one of 1,472. */
+const longest = 4096;
 /** Between bursts: at 80,000 a second, 20 datagrams go at a time. */
 const sleepMs = 0.25;
 /** A burst at the highest rates must fit. */
@@ -38,6 +39,7 @@ export type Sent = { readonly sent: number; readonly seconds: number };
 
 const [address = '', port = ''] = process.argv.slice(2);
 const fd = open(address, Number(port));
+const option = allocate(4);
 const payload = allocate(longest);
 const vector = allocate(abi.iovec.size);
 setPointer(vector.view, abi.iovec.iov_base, payload.address);
@@ -50,8 +52,8 @@ for (let index = 0; index < batch; index++) {
 const lock = new Int32Array(new SharedArrayBuffer(4));
 writeSync(1, 'ready\n');
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const [size = 0, rate = 0, seconds = 0] = line.split(' ').map(Number);
-  writeSync(1, `${JSON.stringify(run(size, rate, seconds))}\n`);
+  const [size = 0, rate = 0, seconds = 0, joined = 1] = line.split(' ').map(Number);
+  writeSync(1, `${JSON.stringify(run(size, rate, seconds, joined))}\n`);
 });
 
 function open(to: string, toPort: number): Fd {
@@ -65,22 +67,24 @@ function open(to: string, toPort: number): Fd {
   return opened;
 }
 
-function run(size: number, rate: number, seconds: number): Sent {
-  vector.view.setUint32(abi.iovec.iov_len, Math.min(size, longest), LITTLE_ENDIAN);
+function run(size: number, rate: number, seconds: number, joined: number): Sent {
+  if (size * joined > longest) throw new RangeError(`${joined} x ${size} bytes are too many`);
+  vector.view.setUint32(abi.iovec.iov_len, size * joined, LITTLE_ENDIAN);
+  option.view.setInt32(0, joined > 1 ? size : 0, LITTLE_ENDIAN);
+  check(setsockopt(fd, abi.SOL_UDP, abi.UDP_SEGMENT, option.address, 4), 'UDP_SEGMENT');
   const begun = performance.now();
   const lastsMs = seconds * 1000;
   let sent = 0;
   for (;;) {
     const elapsed = performance.now() - begun;
-    if (elapsed >= lastsMs) return { sent, seconds: elapsed / 1000 };
-    const due = Math.floor((elapsed / 1000) * rate) - sent;
-    // Behind by more than a burst: catching up must not outlast the time there is.
+    if (elapsed >= lastsMs) return { sent: sent * joined, seconds: elapsed / 1000 };
+    const due = Math.floor(((elapsed / 1000) * rate) / joined) - sent;
     sent += burst(due, begun + lastsMs);
     Atomics.wait(lock, 0, 0, sleepMs);
   }
 }
 
-/** Sends `due` datagrams, or as many as there is time for until `endMs`; returns how many. */
+/** `due` sends, or as many as there is time for until `endMs`; returns how many. */
 function burst(due: number, endMs: number): number {
   let sent = 0;
   while (sent < due && performance.now() < endMs) {

@@ -2,12 +2,12 @@
 import { fileURLToPath } from 'node:url';
 import { type Program, start, until } from '../../lab/program.ts';
 import type { Sent } from '../load/send-datagrams.ts';
+import { lastWords } from '../measure.ts';
 import { type Cost, startMeter } from '../meters.ts';
 import type { Path } from '../peer.ts';
 
 const sendFile = fileURLToPath(new URL('../load/send-datagrams.js', import.meta.url));
 const takeFile = fileURLToPath(new URL('../load/take-datagrams.js', import.meta.url));
-const port = 5300;
 const graceMs = 10_000;
 /** The sink speaks when it has been quiet for 40 ms. */
 const quietMs = 100;
@@ -33,7 +33,7 @@ export class Datagrams {
   private readonly answers: string[] = [];
   private readonly counts: number[] = [];
 
-  private constructor(path: Path) {
+  private constructor(path: Path, port: number) {
     this.path = path;
     this.sink = start(path.server, process.execPath, [takeFile, String(port)], {
       onLine: (line) => this.counts.push((JSON.parse(line) as { taken: number }).taken),
@@ -43,28 +43,31 @@ export class Datagrams {
     });
   }
 
-  /** Ready to send and to take. */
-  static async open(path: Path): Promise<Datagrams> {
-    const opened = new Datagrams(path);
+  /** Ready to send and to take, at a UDP port of the server. */
+  static async open(path: Path, port: number): Promise<Datagrams> {
+    const opened = new Datagrams(path, port);
     await until('the datagram programs are ready', graceMs, () => {
-      for (const { errors, exitCode } of [opened.sender, opened.sink]) {
-        if (exitCode !== undefined) throw new Error(errors.trim());
+      for (const program of [opened.sender, opened.sink]) {
+        if (program.exitCode !== undefined) throw new Error(lastWords(program));
       }
       return opened.answers.length > 0 && opened.counts.length > 0;
     });
     return opened;
   }
 
-  /** Send `rate` datagrams of `size` bytes a second for `seconds`, and count what arrives. */
-  async trial(size: number, rate: number, seconds: number): Promise<Trial> {
+  /**
+   * Send `rate` datagrams of `size` bytes a second for `seconds`, `joined` of them as one, and
+   * count what arrives.
+   */
+  async trial(size: number, rate: number, seconds: number, joined = 1): Promise<Trial> {
     const before = this.counts.at(-1) ?? 0;
     const { answers, sender } = this;
     const asked = answers.length;
     const told = this.counts.length;
     const stop = startMeter(this.path.pid);
-    sender.write(`${size} ${rate} ${seconds}`);
+    sender.write(`${size} ${rate} ${seconds} ${joined}`);
     await until('the generator ends', seconds * 1000 + graceMs, () => {
-      if (sender.exitCode !== undefined) throw new Error(`generator: ${sender.errors.trim()}`);
+      if (sender.exitCode !== undefined) throw new Error(`generator: ${lastWords(sender)}`);
       return answers.length > asked;
     });
     const cost = stop();

@@ -6,6 +6,7 @@ import type { Measurement } from '../measure.ts';
 import { residentBytes } from '../meters.ts';
 import { Datagrams } from './datagrams.ts';
 
+const port = 5303;
 const rate = 80_000;
 const size = 64;
 const million = 1e6;
@@ -14,7 +15,7 @@ const mebibyte = 2 ** 20;
 export const fixedRate: Measurement = {
   name: 'fixed-rate',
   run: async (path, effort) => {
-    const datagrams = await Datagrams.open(path);
+    const datagrams = await Datagrams.open(path, port);
     try {
       const check = await path.proof();
       const trial = await datagrams.trial(size, rate, effort.seconds);

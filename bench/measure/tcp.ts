@@ -7,6 +7,7 @@ import type { Path } from '../peer.ts';
 
 const gigabyte = 1e9;
 const giga = 1e9;
+const quickBytes = '4M';
 const graceMs = 10_000;
 
 export const tcp: Measurement = {
@@ -35,8 +36,9 @@ export const tcp: Measurement = {
 async function transfer(path: Path, effort: Effort, flows: number, towardsUs: boolean) {
   const check = await path.proof();
   const args = ['-c', path.address, '-J', '-P', String(flows)];
-  // iperf3 takes whole seconds only; -n and -k would make slow paths slow to measure.
-  args.push('-t', String(Math.max(1, Math.round(effort.seconds))));
+  // Whole seconds only. A fixed amount instead would make slow paths slow to measure.
+  if (effort.quick) args.push('-n', quickBytes);
+  else args.push('-t', String(Math.max(1, Math.round(effort.seconds))));
   if (towardsUs) args.push('-R');
   const stop = startMeter(path.pid);
   const text = await output(path.client, 'iperf3', args, effort.seconds * 1000 + graceMs);

@@ -5,14 +5,14 @@
 import { writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Agent, writeAgentConfig } from '../../lab/agent.ts';
+import { Agent, type AgentStatus, writeAgentConfig } from '../../lab/agent.ts';
 import { createCertificates, createRunDirectory } from '../../lab/certificates.ts';
 import {
   type Encapsulation,
   startBuiltinFirewall,
   startVxlanFirewall,
 } from '../../lab/firewalls.ts';
-import { start } from '../../lab/program.ts';
+import { start, until } from '../../lab/program.ts';
 import { addresses, type Topology } from '../../lab/topology.ts';
 import type { Peer, Running } from '../peer.ts';
 
@@ -51,7 +51,11 @@ export const agentPassing: Peer = {
     const { ca } = createCertificates(directory, 'firewall', addresses.firewall);
     const settings = { policy: { onTelemetryLoss: 'pass' } };
     const agent = startAgent(topology, directory, ca, 'geneve', settings);
-    await agent.reach('starting', startLimitMs);
+    // It answers before it has attached anything; then it has no counters of the kernel's yet.
+    await until('the agent is attached', startLimitMs, async () => {
+      const status = (await agent.status()) as Partial<AgentStatus> | undefined;
+      return status?.kernel !== undefined;
+    });
     return running(agent, async () => {});
   },
 };
