@@ -7,23 +7,14 @@
 import { cpus, release, totalmem } from 'node:os';
 import type { Effort, Figures, Measurement } from './measure.ts';
 import { type Path, type Peer, type Wire, withPath } from './peer.ts';
-import { median, spread } from './statistics.ts';
+import { median, summarize } from './statistics.ts';
+import type { CellFigures } from './table.ts';
 
 export type Cell = { readonly peer: Peer; readonly wire: Wire };
 
-export type CellResult = {
-  readonly peer: string;
-  readonly wire: Wire;
-  readonly values: Readonly<Record<string, readonly number[]>>;
+export type CellResult = CellFigures & {
   /** What went wrong, each once. */
   readonly failures: readonly string[];
-};
-
-export type Figure = {
-  readonly median: number;
-  /** Half the range, as a share of the median. */
-  readonly spread: number;
-  readonly repeats: number;
 };
 
 export type Plan = {
@@ -56,7 +47,9 @@ export async function runPlan(plan: Plan): Promise<CellResult[]> {
   return collected.map(({ cell, values, failures }) => ({
     peer: cell.peer.name,
     wire: cell.wire,
-    values,
+    figures: Object.fromEntries(
+      Object.entries(values).map(([name, all]) => [name, summarize(all)] as const),
+    ),
     failures: [...failures],
   }));
 }
@@ -99,13 +92,6 @@ function hints(values: Record<string, number[]>): Figures {
   return Object.fromEntries(
     Object.entries(values).map(([name, all]) => [name, median(all)] as const),
   );
-}
-
-/** Undefined where nothing was measured. */
-export function figureOf(result: CellResult, name: string): Figure | undefined {
-  const values = result.values[name];
-  if (values === undefined || values.length === 0) return undefined;
-  return { median: median(values), spread: spread(values), repeats: values.length };
 }
 
 export type Machine = {

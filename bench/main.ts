@@ -6,14 +6,7 @@ import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import pc from 'picocolors';
 import { removeStaleNamespaces } from '../lab/namespace.ts';
-import {
-  type Cell,
-  type CellResult,
-  describeMachine,
-  figureOf,
-  type Plan,
-  runPlan,
-} from './harness.ts';
+import { type Cell, type CellResult, describeMachine, type Plan, runPlan } from './harness.ts';
 import { fixedRate } from './measure/fixed-rate.ts';
 import { newConnections } from './measure/new-connections.ts';
 import { packetRate } from './measure/packet-rate.ts';
@@ -28,7 +21,7 @@ import { fastd } from './peers/fastd.ts';
 import { kernelVxlan } from './peers/kernel-vxlan.ts';
 import { wireguardGo } from './peers/wireguard-go.ts';
 import { type Parameters, record } from './record.ts';
-import { tables, wireTitles } from './table.ts';
+import { footnote, tables, wireTitles } from './table.ts';
 
 const peers: readonly Peer[] = [
   direct,
@@ -147,7 +140,7 @@ function printTables(results: readonly CellResult[]): void {
     for (const row of rows) table.push([...row]);
     console.log(`\n${wireTitles[wire]}\n${table.toString()}`);
   }
-  console.log('median ±half the range (ratio to kernel vxlan on the same wire)');
+  console.log(footnote);
 }
 
 function printJson(results: readonly CellResult[], plan: Plan): void {
@@ -164,7 +157,7 @@ function recordAll(results: readonly CellResult[], plan: Plan, extra: Parameters
 function lines(results: readonly CellResult[], plan: Plan, extra: Parameters) {
   return results.flatMap((result) =>
     Object.entries(figureKinds).flatMap(([name, { unit }]) => {
-      const figure = figureOf(result, name);
+      const figure = result.figures[name];
       if (figure === undefined) return [];
       const { seconds } = plan.effort;
       const { peer, wire } = result;

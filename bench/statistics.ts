@@ -15,6 +15,19 @@ export function spread(values: readonly number[]): number {
   return (Math.max(...values) - Math.min(...values)) / 2 / Math.abs(middle);
 }
 
+/** What repeats of one measurement come to. */
+export type Figure = {
+  readonly median: number;
+  /** Half the range, as a share of the median. */
+  readonly spread: number;
+  readonly repeats: number;
+};
+
+/** Of at least one value. */
+export function summarize(values: readonly number[]): Figure {
+  return { median: median(values), spread: spread(values), repeats: values.length };
+}
+
 export type Search = {
   /** Tried first; a figure of an earlier repeat, or a guess. */
   readonly start: number;

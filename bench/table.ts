@@ -1,7 +1,8 @@
 /** Results as tables: a row for each figure, a column for each peer, a table for each wire. Pure. */
-import { type CellResult, type Figure, figureOf } from './harness.ts';
+
 import { figureKinds } from './measure.ts';
 import type { Wire } from './peer.ts';
+import type { Figure } from './statistics.ts';
 
 /** What every figure is compared with: the kernel doing the same, on the same wire. */
 const yardstick = 'kernel vxlan';
@@ -12,13 +13,22 @@ export const wireTitles: Readonly<Record<Wire, string>> = {
   mtu: 'Every packet on every link is at most the MTU',
 };
 
+export const footnote = `Median ±half the range (ratio to ${yardstick} on the same wire).`;
+
+/** A peer on a wire and what was measured, by name. */
+export type CellFigures = {
+  readonly peer: string;
+  readonly wire: Wire;
+  readonly figures: Readonly<Record<string, Figure>>;
+};
+
 export type Table = {
   readonly wire: Wire;
   readonly head: readonly string[];
   readonly rows: readonly (readonly string[])[];
 };
 
-export function tables(results: readonly CellResult[]): Table[] {
+export function tables(results: readonly CellFigures[]): Table[] {
   const wires = (Object.keys(wireTitles) as Wire[]).filter((wire) =>
     results.some((result) => result.wire === wire),
   );
@@ -28,13 +38,13 @@ export function tables(results: readonly CellResult[]): Table[] {
   });
 }
 
-function rowsOf(cells: readonly CellResult[]): string[][] {
+function rowsOf(cells: readonly CellFigures[]): string[][] {
   const measure = cells.find((cell) => cell.peer === yardstick);
   const rows: string[][] = [];
   for (const [name, kind] of Object.entries(figureKinds)) {
-    const figures = cells.map((cell) => figureOf(cell, name));
+    const figures = cells.map((cell) => cell.figures[name]);
     if (figures.every((figure) => figure === undefined)) continue;
-    const against = measure === undefined ? undefined : figureOf(measure, name);
+    const against = measure?.figures[name];
     rows.push([
       `${kind.title}, ${kind.unit}`,
       ...figures.map((figure, index) =>

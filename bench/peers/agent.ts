@@ -51,10 +51,10 @@ export const agentPassing: Peer = {
     const { ca } = createCertificates(directory, 'firewall', addresses.firewall);
     const settings = { policy: { onTelemetryLoss: 'pass' } };
     const agent = startAgent(topology, directory, ca, 'geneve', settings);
-    // It answers before it has attached anything; then it has no counters of the kernel's yet.
-    await until('the agent is attached', startLimitMs, async () => {
+    // It answers before it has attached anything. The data path publishes an MTU when it runs.
+    await until('the agent looks on', startLimitMs, async () => {
       const status = (await agent.status()) as Partial<AgentStatus> | undefined;
-      return status?.kernel !== undefined;
+      return (status?.innerMtu ?? 0) > 0;
     });
     return running(agent, async () => {});
   },
