@@ -245,7 +245,7 @@ function pairAt(document: Document.Parsed, path: Path): Pair | undefined {
   return parent.items.find((pair) => isNode(pair.key) && String(pair.key) === name);
 }
 
-export function formatPath(path: Path): string {
+function formatPath(path: Path): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === 'number') return `${text}[${part}]`;
     return text === '' ? part : `${text}.${part}`;

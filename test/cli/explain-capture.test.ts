@@ -154,4 +154,11 @@ t.test('the command', async (t) => {
     ],
     leftOut: {},
   });
+  writeFileSync(config, file({ x: 'policy: { rollout: 10%, established: reset }' }));
+  writeFileSync(capture, pcap(101, [syn, tcp(out, { from: 1, to: 2 })]));
+  const rollout = run('--direction', 'egress');
+  t.match(
+    rollout,
+    / redirect +default\n.* reset +default\nof what says redirect, 10% of new flows/,
+  );
 });
