@@ -220,13 +220,13 @@ t.test('one error each, where it is and in words', async (t) => {
 
 t.test('an unused set is a warning', async (t) => {
   const text = withSets('{ a: [1], b: [2], c: [$b] }', '{ localPort: [$a], action: pass }');
-  const { warnings, lineOf } = readConfig(text, 'f');
+  const { warnings, placeOf } = readConfig(text, 'f');
   t.same(
     warnings.map((warning) => formatProblem('f', warning)),
     ['f:6:25: sets.c: is used by no rule'],
   );
-  t.equal(lineOf(['rules', 0]), 8);
-  t.equal(lineOf(['default']), 0);
+  t.same(placeOf(['rules', 0]), { line: 8, column: 5 });
+  t.same(placeOf(['default']), { line: 0, column: 0 });
 });
 
 t.test('more rules than the limit are refused', { timeout: 120_000 }, async (t) => {
