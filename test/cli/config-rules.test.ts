@@ -231,7 +231,7 @@ t.test('an unused set is a warning', async (t) => {
 
 t.test('more rules than the limit are refused', { timeout: 120_000 }, async (t) => {
   const many = (count: number) =>
-    file({ x: `rules:\n${'  - { remotePort: 1, action: pass }\n'.repeat(count)}` });
+    file({ x: `rules:\n${'  - action: pass\n'.repeat(count)}` });
   t.match(problemsOf(many(100_001)), [/^f:7:3: rules: must have no more than 100000 of them$/]);
 });
 
@@ -271,12 +271,12 @@ t.test('no text crashes the reader, and every problem has its place', async (t) 
       }
     }
   };
-  fc.assert(fc.property(document, check), { numRuns: 2000 });
+  fc.assert(fc.property(document, check), { numRuns: 700 });
   fc.assert(
     fc.property(value, value, value, (sets, list, policy) =>
       check(file({ x: `sets: ${sets}\nrules: [${list}]\npolicy: ${policy}\ndefault: pass` })),
     ),
-    { numRuns: 2000 },
+    { numRuns: 700 },
   );
   t.pass('crashes would have thrown');
 });

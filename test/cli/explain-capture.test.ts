@@ -119,7 +119,7 @@ t.test('files that are none', async (t) => {
         if (!(error instanceof UsageError)) throw error;
       }
     }),
-    { numRuns: 5000 },
+    { numRuns: 2000 },
   );
 });
 
