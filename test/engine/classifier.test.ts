@@ -44,7 +44,9 @@ const small = (last: number) =>
     fc.integer({ min: last - 9, max: last }),
     fc.integer({ min: 0, max: last }),
   );
-/** Few ends, so that ranges meet, touch, overlap and repeat; also some that end before they begin. */
+/**
+ * Few ends, so that ranges meet, touch, overlap and repeat; also some that end before they begin.
+ */
 const ranges = (last: number): fc.Arbitrary<Range[]> =>
   fc.array(
     fc.oneof(

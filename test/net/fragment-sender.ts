@@ -1,6 +1,6 @@
 /**
  * Sends one UDP datagram as fragments in reverse order from a raw socket, and prints the SHA-256 of
- * its payload and of what comes back. Arguments: our address, the target's, its port, payload bytes.
+ * its payload and of what comes back. Arguments: our address, the target, its port, payload bytes.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
