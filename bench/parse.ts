@@ -1,4 +1,6 @@
-/** What the measuring tools and /proc print, as numbers. Pure; throws where the text is not theirs. */
+/**
+ * What the measuring tools and /proc print, as numbers. Pure; throws where the text is not theirs.
+ */
 
 export type IperfResult = {
   /** Payload that arrived. */

@@ -59,7 +59,9 @@ export type Path = {
 
 /** A hair-pin's payload must be seen on the firewall's link; a little of it may be on its way. */
 const seenShare = 0.95;
-/** Of a payload that should not come near the firewall, what may: telemetry, neighbour discovery. */
+/**
+ * Of a payload that should not come near the firewall, what may: telemetry, neighbour discovery.
+ */
 const strayShare = 0.02;
 const strayBytes = 50_000;
 /** The agent publishes its counters every 100 ms. */

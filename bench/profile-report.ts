@@ -1,4 +1,6 @@
-/** Self time by function, from V8's .cpuprofile format (Chrome DevTools protocol, Profiler). Pure. */
+/**
+ * Self time by function, from V8's .cpuprofile format (Chrome DevTools protocol, Profiler). Pure.
+ */
 
 export type Profile = {
   readonly nodes: readonly {

@@ -1,4 +1,6 @@
-/** Results as tables: a row for each figure, a column for each peer, a table for each wire. Pure. */
+/**
+ * Results as tables: a row for each figure, a column for each peer, a table for each wire. Pure.
+ */
 
 import { figureKinds } from './measure.ts';
 import type { Wire } from './peer.ts';

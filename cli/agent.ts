@@ -1,25 +1,32 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
+import { listFlows, parseFlowQuery } from '../control/flows.ts';
+import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
+import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
+import { tickMs } from '../engine/flows.ts';
 import { type Gate, GateCause } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import type { Closers } from '../linux/fd.ts';
-import { type Interface, listInterfaces } from '../linux/netlink.ts';
+import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
-import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
+import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
   readonly config: Config;
   readonly logger: Logger;
-  readonly interfaces: readonly Interface[];
+  readonly links: Links;
   readonly gate: Gate;
   readonly steering: AttachedSteering;
   readonly tun: Tun;
@@ -33,18 +40,33 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.Pass]: 'pass',
   [SteeringMode.Redirect]: 'redirect',
   [SteeringMode.Drop]: 'drop',
+  [SteeringMode.RedirectAll]: 'by rule',
 };
+
+/** The data path looks for a policy every 100 ms; longer, and it hangs. */
+const adoptLimitMs = 2_000;
+const rememberedPolicies = 8;
 
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
+  private config: Config;
+  private policy: Policy;
+  private generation = firstGeneration;
+  private readonly ruleNames = new Map<number, readonly string[]>();
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
+  private readonly flowColumns: FlowColumns;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
+    this.config = parts.config;
+    this.policy = parts.dataPath.engine.policy;
+    this.rememberRules();
+    const { flows } = parts.config.limits;
+    this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gate, logger } = parts;
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -60,6 +82,7 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.sayHowItStands();
     this.telemetry = new TelemetryThread(parts.telemetry, gate, {
       change: ({ level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
@@ -72,6 +95,16 @@ export class Agent {
     });
   }
 
+  private sayHowItStands(): void {
+    const { dataPath, logger } = this.parts;
+    const { flows } = this.config.limits;
+    const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
+    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (this.leaksIpv6()) {
+      logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
+    }
+  }
+
   /** Tell the firewall, let everything pass, deliver what is on its way, leave no trace. */
   async stop(): Promise<void> {
     const failure = await this.telemetry.stop();
@@ -79,9 +112,42 @@ export class Agent {
     await this.close();
   }
 
+  /**
+   * Put the policy of another configuration in force: rules, default, failure policies, management
+   * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
+   * by it. The caller has made sure that nothing else differs.
+   *
+   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   */
+  async reload(next: Config): Promise<void> {
+    const { links, steering, tun } = this.parts;
+    const generation = this.generation + 1;
+    const policy = buildPolicy(next, builtInsOf(next, links), generation);
+    steering.setNetworks(networksOf(next), generation);
+    steering.replace(steeringPolicyOf(next, links, tun));
+    this.generation = generation;
+    this.config = next;
+    this.policy = policy;
+    this.rememberRules();
+    this.dataPath.replacePolicy(policy);
+    await this.adopted(generation);
+    steering.forgetNetworks(generation);
+  }
+
+  /** Until the data path has published that it decides by this generation. */
+  private async adopted(generation: number): Promise<void> {
+    const published = openPublishedCounters(this.parts.dataPath.counters);
+    const deadline = performance.now() + adoptLimitMs;
+    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
+      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
   /** What `GET /status` answers. */
   status(): object {
-    const { config, gate, interfaces, steering, tun } = this.parts;
+    const { gate, links, steering, tun } = this.parts;
+    const { config } = this;
     const [firewall] = config.firewalls;
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
@@ -101,15 +167,57 @@ export class Agent {
         encapsulation: config.tunnel.encapsulation,
         port: config.tunnel.port,
       },
-      interfaces: interfaces.map(({ name, index }) => ({ name, index })),
+      interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
       policy: config.policy,
-      ipv6: config.workload.ipv6,
+      ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
       flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
+      rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
       tunDropped: device?.sendDropped ?? 0,
     };
+  }
+
+  /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
+  flows(parameters: URLSearchParams): object {
+    const query = parseFlowQuery(parameters);
+    const nowTick = Math.floor(monotonicMs() / tickMs);
+    return listFlows(this.flowColumns, query, nowTick, {
+      interfaces: this.parts.links.interfaces.map(({ name }) => name),
+      rule: (rule, generation) => this.ruleName(rule, generation),
+    });
+  }
+
+  /** Connections that each rule decided since the policy came into force. */
+  private ruleHits(): object[] {
+    const { hits } = this.policy;
+    const rows = this.config.rules.map(({ line, name }, rule) => ({
+      name,
+      line,
+      hits: hits[rule],
+    }));
+    return [...rows, { name: 'default', line: 0, hits: hits[hits.length - 1] }];
+  }
+
+  /** IPv6 goes past inspection: the host has it, and it is let through. */
+  private leaksIpv6(): boolean {
+    return this.parts.links.globalIpv6 && this.config.workload.ipv6 === 'pass';
+  }
+
+  private ruleName(rule: number, generation: number): string {
+    if (rule === builtInRule) return 'built-in';
+    if (rule === noRule) return 'default';
+    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
+  }
+
+  /** Flows outlive the policy that decided them; the names of a few are kept. */
+  private rememberRules(): void {
+    this.ruleNames.set(
+      this.generation,
+      this.config.rules.map(({ name }) => name),
+    );
+    this.ruleNames.delete(this.generation - rememberedPolicies);
   }
 
   private async close(): Promise<void> {
@@ -137,6 +245,7 @@ function counted(counters: Counters): Record<string, object> {
     if (counters.packets[reason] === 0) continue;
     result[reasonNames[reason]] = {
       kind: reasonKinds[reason],
+      words: reasonSentences[reason],
       packets: counters.packets[reason],
       bytes: counters.bytes[reason],
     };

@@ -5,7 +5,6 @@
  */
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
-import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
@@ -16,59 +15,21 @@ import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
 import { Closers } from '../linux/fd.ts';
-import {
-  addressesOf,
-  defaultRouteInterface,
-  type Interface,
-  interfaceByName,
-  routeTo,
-} from '../linux/netlink.ts';
-import { type AttachedSteering, attachSteering } from '../linux/steering.ts';
+import { routeTo } from '../linux/netlink.ts';
+import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
+import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
+import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy } from './policy.ts';
+import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import { version } from './version.ts';
 
-/** One per network namespace: the name is the lock, since the kernel gives it out once. */
-export const tunName = 'microperimeter';
-/** On bpffs; holds what must outlive the agent with `onAgentFailure: drop`. */
-export const pinDirectory = '/run/microperimeter/bpf';
-/** The engine breathes at least every 100 ms; several missed breaths are a failure. */
-const heartbeatTimeoutMs = 700;
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
-
-type Links = { readonly interfaces: readonly Interface[]; readonly broadcasts: readonly number[] };
-
-function findLinks(config: Config): Links {
-  const { interfaces: names } = config.workload;
-  const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
-  const broadcasts = interfaces.flatMap(({ index }) =>
-    addressesOf(index).ipv4.map(({ broadcast }) => broadcast),
-  );
-  return { interfaces, broadcasts: broadcasts.filter((address) => address !== 0) };
-}
-
-function builtInsOf(config: Config, links: Links): BuiltIns {
-  return {
-    tunnelPort: config.tunnel.port,
-    tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
-      { address, length: 32 },
-      returnFrom,
-    ]),
-    telemetry: config.firewalls.map(({ telemetry }) => telemetry),
-    management: config.workload.management.map(({ protocol, prefix, port }) => ({
-      protocol,
-      remote: prefix,
-      port,
-    })),
-    broadcasts: links.broadcasts,
-  };
-}
 
 function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
   return {
@@ -78,32 +39,6 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
     policy,
     joinUdp,
   };
-}
-
-function attach(
-  config: Config,
-  links: Links,
-  builtIns: BuiltIns,
-  tun: { fd: number; index: number },
-): AttachedSteering {
-  return attachSteering({
-    interfaces: links.interfaces.map(({ index, mac, name }) => ({
-      index,
-      name,
-      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
-    })),
-    tun,
-    firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-    tunnelPort: config.tunnel.port,
-    returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
-    telemetry: builtIns.telemetry,
-    management: builtIns.management,
-    broadcasts: builtIns.broadcasts,
-    ipv6: config.workload.ipv6,
-    onAgentFailure: config.policy.onAgentFailure,
-    heartbeatTimeoutMs,
-    pinDirectory,
-  });
 }
 
 function telemetryDataOf(
@@ -153,10 +88,11 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const waker = createWaker();
     closers.add(() => waker.close());
     const builtIns = builtInsOf(config, links);
-    const steering = attach(config, links, builtIns, { fd: tun.fds[0], index: tun.index });
+    const steering = attachSteering(steeringPolicyOf(config, links, tun));
     closers.add(() => steering.detach());
 
-    const policy = buildPolicy(config, builtIns, 1);
+    const policy = buildPolicy(config, builtIns, firstGeneration);
+    steering.setNetworks(networksOf(config), firstGeneration);
     const dataPath: DataPathStart = {
       queues: tun.fds.map((fd, queue) => ({
         fd,
@@ -177,7 +113,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     return new Agent({
       config,
       logger,
-      interfaces: links.interfaces,
+      links,
       gate,
       steering,
       tun,

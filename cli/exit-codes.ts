@@ -24,7 +24,12 @@ export const ExitCode = {
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
-const codes: Readonly<Record<SystemErrorCode | ControlErrorCode, ExitCode>> = {
+const codes: Readonly<
+  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | 'RULES_TOO_LARGE', ExitCode>
+> = {
+  ERR_USAGE: ExitCode.Usage,
+  // More rules than the compiled form has room for.
+  RULES_TOO_LARGE: ExitCode.Usage,
   ERR_SYSTEM_CALL: ExitCode.Unexpected,
   ERR_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_NO_TUN_DEVICE: ExitCode.Unsupported,

@@ -6,8 +6,12 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { defaultConfigFile, explain } from './commands/explain.ts';
+import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
+import { reload } from './commands/reload.ts';
 import { run } from './commands/run.ts';
+import { schema } from './commands/schema.ts';
 import { status } from './commands/status.ts';
 import { stop } from './commands/stop.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
@@ -38,7 +42,20 @@ function buildProgram(done: (code: number) => void): Command {
     .command('check')
     .description('check a configuration file')
     .argument('<file>', 'configuration file')
-    .action((file) => done(check(file)));
+    .option('--notes', 'what is worth a look and may well be meant, too', false)
+    .option('--json', 'as JSON', false)
+    .action((file, options) => done(check(file, options)));
+  program
+    .command('explain')
+    .description('which rule decides about a connection, and why')
+    .argument('[connection...]', 'such as: tcp 10.1.0.9:41000 to 10.2.0.7:5432')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--direction <direction>', 'egress: the first end is this host; ingress: the second')
+    .option('--local <addresses>', "CIDRs that count as this host's, with commas between")
+    .option('--pcap <file>', 'every connection of a capture')
+    .option('--all', 'every rule that does not match', false)
+    .option('--json', 'as JSON', false)
+    .action(async (words, options) => done(await explain(words, options)));
   program
     .command('status')
     .description('what the running agent says about itself')
@@ -46,14 +63,37 @@ function buildProgram(done: (code: number) => void): Command {
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
   program
+    .command('reload')
+    .description('the running agent reads its configuration again')
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await reload(options)));
+  program
     .command('stop')
     .description('stop the running agent and wait until it is gone')
     .option(...socketOption)
     .action(async (options) => done(await stop(options)));
   program
+    .command('flows')
+    .description('the flow table of the running agent')
+    .option('--sort <key>', 'bytes, packets, age or idle', 'bytes')
+    .option('--limit <number>', 'how many', '50')
+    .option('--protocol <name>', 'tcp, udp, icmp or a number')
+    .option('--address <address>', 'at either end')
+    .option('--port <port>', 'at either end')
+    .option('--verdict <verdict>', 'redirect, pass, drop, pass-established, …')
+    .option('--watch', 'again every second', false)
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await flows(options)));
+  program
     .command('release')
     .description('remove what a dead agent with onAgentFailure: drop still holds')
     .action(() => done(release()));
+  program
+    .command('schema', { hidden: true })
+    .description('print the JSON Schema of the configuration file')
+    .action(() => done(schema()));
   program
     .command('version')
     .description('print the version')
@@ -63,10 +103,16 @@ function buildProgram(done: (code: number) => void): Command {
   return program;
 }
 
+/** More than a person mends in one go; a generated file may have one in each of its rules. */
+const shownProblems = 100;
+
 function report(error: unknown): void {
   if (error instanceof ConfigError) {
     const count = error.problems.length;
-    const lines = error.problems.map((problem) => `${formatProblem(error.file, problem)}\n`);
+    const lines = error.problems
+      .slice(0, shownProblems)
+      .map((problem) => `${formatProblem(error.file, problem)}\n`);
+    if (count > shownProblems) lines.push(`and ${count - shownProblems} more\n`);
     const headline = count === 1 ? 'a problem' : `${count} problems`;
     process.stderr.write(`microperimeter: ${headline} with the configuration:\n${lines.join('')}`);
     return;
@@ -83,7 +129,8 @@ async function main(): Promise<number> {
     code = result;
   });
   try {
-    await program.parseAsync(process.argv);
+    // An arrow looks like an option.
+    await program.parseAsync(process.argv.map((word) => (word === '->' ? 'to' : word)));
     return code;
   } catch (error) {
     // commander has printed its own; asked-for help has exit code 0.

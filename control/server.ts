@@ -4,6 +4,9 @@
  * of packets.
  *
  *     GET /status   200, what the provider returns
+ *     GET /flows    200, the flow table; 400 when the question is wrong (control/flows.ts)
+ *     POST /reload  200 when the configuration was read again; 409 when nothing has changed since
+ *                   the file is wrong or needs a restart; either way a ReloadAnswer
  *     POST /stop    202, and the agent begins to stop
  *
  * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
@@ -15,8 +18,21 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { ControlError, errnoNameOf, socketError } from './errors.ts';
 
+export type ReloadAnswer = {
+  readonly ok: boolean;
+  /** What is different now; empty unless `ok`. */
+  readonly changed: readonly string[];
+  /** Why nothing has changed; empty when `ok`. */
+  readonly refused: readonly string[];
+  readonly warnings: readonly string[];
+};
+
 export type ControlProvider = {
   status(): object;
+  /** Throws RangeError with a sentence when the question is wrong. */
+  flows(query: URLSearchParams): object;
+  /** Read the configuration again. Never rejects. */
+  reload(): Promise<ReloadAnswer>;
   /** Begin to stop; returns at once. */
   stop(): void;
 };
@@ -135,16 +151,36 @@ function answer(
   provider: ControlProvider,
 ): void {
   request.resume();
-  const asked = `${request.method} ${request.url}`;
+  const url = new URL(request.url ?? '/', 'http://localhost');
+  const asked = `${request.method} ${url.pathname}`;
   if (asked === 'GET /status') {
     reply(response, 200, provider.status());
+  } else if (asked === 'GET /flows') {
+    replyFlows(response, url.searchParams, provider);
+  } else if (asked === 'POST /reload') {
+    provider.reload().then((result) => reply(response, result.ok ? 200 : 409, result));
   } else if (asked === 'POST /stop') {
     reply(response, 202, { stopping: true });
     response.once('close', () => provider.stop());
-  } else if (request.url === '/status' || request.url === '/stop') {
+  } else if (['/status', '/flows', '/reload', '/stop'].includes(url.pathname)) {
     reply(response, 405, { error: `${request.method} is not for ${request.url}` });
   } else {
-    reply(response, 404, { error: 'there are GET /status and POST /stop' });
+    reply(response, 404, {
+      error: 'there are GET /status, GET /flows, POST /reload and POST /stop',
+    });
+  }
+}
+
+function replyFlows(
+  response: ServerResponse,
+  query: URLSearchParams,
+  provider: ControlProvider,
+): void {
+  try {
+    reply(response, 200, provider.flows(query));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    reply(response, 400, { error: error.message });
   }
 }
 

@@ -5,6 +5,7 @@
  *
  * Every default and every limit stands here, once, with its reason.
  */
+import type { Rule } from './classifier/rules.ts';
 
 export type Prefix = { readonly address: number; readonly length: number };
 
@@ -78,10 +79,18 @@ export type TelemetryConfig = {
 };
 
 export type PolicyConfig = {
+  /** `observe`: classify and count, forward nothing to the firewall. */
+  readonly mode: 'enforce' | 'observe';
+  /** Share of new flows that are redirected where the rules say so, 0 to 100, chosen by hash. */
+  readonly rolloutPercent: number;
   readonly onTelemetryLoss: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
-  readonly established: 'pass' | 'redirect';
+  /** Connections that began where the firewall did not see it. */
+  readonly established: 'pass' | 'redirect' | 'reset';
 };
+
+/** What becomes of a new connection, in the words of the file. */
+export type Action = 'redirect' | 'pass' | 'drop';
 
 export type Config = {
   readonly workload: WorkloadConfig;
@@ -90,6 +99,12 @@ export type Config = {
   readonly tunnel: TunnelConfig;
   readonly telemetry: TelemetryConfig;
   readonly policy: PolicyConfig;
+  /** What no rule matches. */
+  readonly default: Action;
+  /**
+   * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
+   */
+  readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };
   readonly log: {
@@ -120,12 +135,16 @@ export const defaults = {
   /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
   telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
   policy: {
+    mode: 'enforce',
+    rolloutPercent: 100,
     /** All `pass`: an agent that fails must not be what takes a host off the network. */
     onTelemetryLoss: 'pass',
     onAgentFailure: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
   },
+  /** What is not spoken of is inspected. */
+  default: 'redirect',
   limits: { flows: 1_048_576, workers: 1 },
   control: { socket: '/run/microperimeter/control.sock' },
   log: { level: 'info', format: 'auto' },
@@ -159,8 +178,22 @@ export const limits = {
   flows: { min: 64, max: 16_777_216 },
   /** sun_path of linux/un.h has 108 bytes, its end included. */
   socketPath: { min: 2, max: 107 },
-  /** Larger than any sensible file; a bound on what the parser is given. */
-  fileBytes: { min: 0, max: 1_048_576 },
+  rolloutPercent: { min: 0, max: 100 },
+  /** What filter sets of whole networks have; reading so many takes 8 s and a gigabyte. */
+  rules: { min: 0, max: 100_000 },
+  sets: { min: 0, max: 10_000 },
+  /** Of one set, or of one list in a rule. */
+  setItems: { min: 1, max: 100_000 },
+  /**
+   * Ranges of all rules together, sets counted wherever they are used: a bound on memory, since a
+   * short file can use a long set in every rule.
+   */
+  ranges: { min: 0, max: 2_000_000 },
+  /** 0 can be matched, though nobody should send it. */
+  rulePort: { min: 0, max: 65_535 },
+  protocol: { min: 0, max: 255 },
+  /** The rules' limit at 300 bytes each; a bound on what the parser is given. */
+  fileBytes: { min: 0, max: 33_554_432 },
 } as const satisfies Record<string, Range>;
 
 /** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */

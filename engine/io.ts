@@ -92,6 +92,10 @@ export interface PacketDevice {
   readonly direction: Direction;
   /** Kernel index of the workload interface that this queue stands for. */
   readonly interfaceIndex: number;
+  /**
+   * Not 0: the errno for which nothing can be read any more, such as EBADFD when it was deleted.
+   */
+  readonly failure: number;
   /** Never blocks. Fills `batch` from 0 until it is full or the queue is empty; returns count. */
   read(batch: PacketBatch): number;
   /**
@@ -134,8 +138,11 @@ export interface TunnelSocket {
   pathMtu(peer: number): number;
 }
 
-/** What the kernel programs do with a packet that would be redirected. */
-export const SteeringMode = { Pass: 0, Redirect: 1, Drop: 2 } as const;
+/**
+ * What the kernel programs do with a packet that would be redirected. RedirectAll: as Redirect, but
+ * nothing that they remember or know of networks holds.
+ */
+export const SteeringMode = { Pass: 0, Redirect: 1, Drop: 2, RedirectAll: 3 } as const;
 export type SteeringMode = (typeof SteeringMode)[keyof typeof SteeringMode];
 
 /** What the kernel programs remember of a flow. */
@@ -160,8 +167,11 @@ export interface Steering {
     protocol: number,
     verdict: KernelVerdict,
   ): void;
-  /** Forget everything remembered so far, at once and without a system call. */
-  forgetAll(): void;
+  /**
+   * From now on a policy of this generation holds: flows remembered so far are forgotten, networks
+   * of other generations do not count. No system call.
+   */
+  adopt(policyGeneration: number): void;
 }
 
 export interface Clock {

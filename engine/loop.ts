@@ -29,6 +29,19 @@ const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
 
+/**
+ * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
+ * heart, so the data path must end.
+ */
+export class DeviceFailure extends Error {
+  readonly code = 'ERR_DEVICE_FAILURE';
+
+  constructor(errno: number) {
+    super(`the TUN device cannot be read any more (errno ${errno}): was it deleted?`);
+    this.name = 'DeviceFailure';
+  }
+}
+
 export class Loop {
   private readonly path: Path;
   private readonly gate: Gate;
@@ -58,6 +71,7 @@ export class Loop {
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
     this.overrides = hasOverrides(path.policy);
+    path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
 
@@ -105,6 +119,7 @@ export class Loop {
     while (clock.now() < end) {
       if (this.breathe() === 0) readiness.wait(10);
     }
+    this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.publish();
   }
 
@@ -112,14 +127,12 @@ export class Loop {
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
     this.overrides = hasOverrides(policy);
-    this.path.io.steering.forgetAll();
-    // The kernel's mode may depend on it.
-    this.mode = -1;
+    this.path.io.steering.adopt(policy.generation);
   }
 
   /**
-   * Closed, the kernel decides alone where it can: pass or drop. Where a rule says otherwise for its
-   * connections, they all come up.
+   * Closed, the kernel decides alone where it can: pass or drop. Where a rule says otherwise for
+   * its connections, they all come up.
    */
   private lookAtGate(nowMs: number): void {
     const { path } = this;
@@ -130,10 +143,9 @@ export class Loop {
     if (this.stopping || !this.gate.isOpen(nowMs)) {
       view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
-      else if (!this.overrides) mode = SteeringMode.Drop;
+      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
-    // Remembered verdicts do not hold while closed.
-    if (view === GateView.Closed && path.gate !== GateView.Closed) path.io.steering.forgetAll();
+    if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
     if (mode === this.mode) return;
     this.mode = mode;
@@ -143,7 +155,12 @@ export class Loop {
   private tick(): void {
     const { path } = this;
     this.lastTick = path.nowTick;
+    for (const { failure } of path.devices) {
+      if (failure !== 0) throw new DeviceFailure(failure);
+    }
     path.flows.sweep(path.nowTick, sweepPerTick);
+    this.redirect.expireHeld(path.nowTick);
+    this.reinject.expireHeld(path.nowTick);
     if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
     this.publish();
   }

@@ -50,6 +50,8 @@ export type AgentOptions = {
   readonly interfaces?: readonly string[];
   /** Sections or keys to add or to replace, for tests: merged section by section. */
   readonly settings?: Readonly<Record<string, Record<string, unknown>>>;
+  /** Keys of the top level that are not sections: rules, sets, default. */
+  readonly top?: Readonly<Record<string, unknown>>;
   /** Lines of the agent's log; collected when nobody takes them. */
   readonly onLine?: (line: string) => void;
 };
@@ -128,7 +130,7 @@ export function writeAgentConfig(options: AgentOptions): string {
   }
   const telemetry = { url, ca: options.ca };
   const firewalls = [{ name: 'lab-firewall', address: options.firewall, telemetry }];
-  writeFileSync(path, stringify({ version: 1, firewalls, ...sections }));
+  writeFileSync(path, stringify({ version: 1, firewalls, ...sections, ...options.top }));
   return path;
 }
 

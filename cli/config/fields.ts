@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Prefix, Range } from '../../engine/config.ts';
 import {
+  durationPattern,
   formatDuration,
   formatPrefix,
   hasHostBits,
@@ -28,41 +29,73 @@ function wrong(expected: string, value: unknown): string {
   return missing ? `is missing: ${expected} is needed` : `must be ${expected}, not ${show(value)}`;
 }
 
-/** Text that `parse` understands; `expected` completes "must be …". */
-function parsed<T>(expected: string, parse: (text: string) => T | undefined) {
-  return z.unknown().transform((value, context): T => {
-    const result = typeof value === 'string' ? parse(value) : undefined;
-    if (result !== undefined) return result;
-    context.addIssue({ code: 'custom', message: wrong(expected, value) });
-    return z.NEVER;
-  });
+/** What an editor is told of a value: keywords of JSON Schema (draft 2020-12). */
+type Shape = Readonly<Record<string, unknown>>;
+
+/**
+ * Text that `parse` understands; `expected` completes "must be …". `pattern` is for the JSON
+ * Schema, which may accept more than `parse` and never less.
+ */
+function parsed<T>(expected: string, shape: Shape, parse: (text: string) => T | undefined) {
+  return z
+    .unknown()
+    .transform((value, context): T => {
+      const result = typeof value === 'string' ? parse(value) : undefined;
+      if (result !== undefined) return result;
+      context.addIssue({ code: 'custom', message: wrong(expected, value) });
+      return z.NEVER;
+    })
+    .meta({ type: 'string', ...shape });
 }
 
 export function text(expected: string, pattern: RegExp) {
-  return parsed(expected, (value) => (pattern.test(value) ? value : undefined));
+  return parsed(expected, { pattern: pattern.source }, (value) =>
+    pattern.test(value) ? value : undefined,
+  );
 }
 
 export function duration(range: Range) {
   const [min, max] = [formatDuration(range.min), formatDuration(range.max)];
-  return parsed(`a duration from ${min} to ${max}, such as 500ms, 10s or 2m`, (value) => {
+  const expected = `a duration from ${min} to ${max}, such as 500ms, 10s or 2m`;
+  return parsed(expected, { pattern: durationPattern }, (value) => {
     const ms = parseDuration(value);
     return ms !== undefined && ms >= range.min && ms <= range.max ? ms : undefined;
   });
 }
 
-export function integer(range: Range) {
-  return z.unknown().transform((value, context): number => {
-    const fits = Number.isInteger(value) && (value as number) >= range.min;
-    if (fits && (value as number) <= range.max) return value as number;
-    const expected = `a whole number from ${range.min} to ${range.max}`;
-    context.addIssue({ code: 'custom', message: wrong(expected, value) });
-    return z.NEVER;
+export function percentage(range: Range) {
+  const expected = `a share from ${range.min}% to ${range.max}%, such as 10%`;
+  return parsed(expected, { pattern: '^\\d{1,3}%$' }, (value) => {
+    const percent = /^\d{1,3}%$/.test(value) ? Number(value.slice(0, -1)) : -1;
+    return percent >= range.min && percent <= range.max ? percent : undefined;
   });
 }
 
+export function integer(range: Range) {
+  return z
+    .unknown()
+    .transform((value, context): number => {
+      const fits = Number.isInteger(value) && (value as number) >= range.min;
+      if (fits && (value as number) <= range.max) return value as number;
+      const expected = `a whole number from ${range.min} to ${range.max}`;
+      context.addIssue({ code: 'custom', message: wrong(expected, value) });
+      return z.NEVER;
+    })
+    .meta({ type: 'integer', minimum: range.min, maximum: range.max });
+}
+
+export const yesOrNo = z
+  .unknown()
+  .transform((value, context): boolean => {
+    if (typeof value === 'boolean') return value;
+    context.addIssue({ code: 'custom', message: wrong('true or false', value) });
+    return z.NEVER;
+  })
+  .meta({ type: 'boolean' });
+
 export function choice<const T extends string>(...values: readonly T[]) {
   const list = values.length === 1 ? values[0]! : values.join(' or ');
-  return parsed(list, (value) => values.find((candidate) => candidate === value));
+  return parsed(list, { enum: values }, (value) => values.find((candidate) => candidate === value));
 }
 
 /** A choice of which some are known but refused in this version, each with its sentence. */
@@ -70,10 +103,11 @@ export function choiceWithRefusals<const T extends string>(
   values: readonly T[],
   refused: Readonly<Record<string, string>>,
 ) {
-  return z.unknown().transform((value, context): T => {
+  const schema = z.unknown().transform((value, context): T => {
     const found = values.find((candidate) => candidate === value);
     if (found !== undefined) return found;
-    const sentence = typeof value === 'string' ? refused[value] : undefined;
+    const sentence =
+      typeof value === 'string' && Object.hasOwn(refused, value) ? refused[value] : undefined;
     const message =
       sentence === undefined
         ? wrong(values.join(' or '), value)
@@ -81,15 +115,29 @@ export function choiceWithRefusals<const T extends string>(
     context.addIssue({ code: 'custom', message });
     return z.NEVER;
   });
+  return schema.meta({ type: 'string', enum: values });
 }
 
-export const address = parsed('an IPv4 address such as 10.9.0.4', parseAddress);
-export const mac = parsed('a MAC address such as 02:00:00:00:00:01', parseMac);
-export const prefix = parsed('an IPv4 prefix such as 10.9.0.0/28', parsePrefix).superRefine(
-  refuseHostBits,
+const [quad, cidr] = ['\\d{1,3}(\\.\\d{1,3}){3}', '\\d{1,3}(\\.\\d{1,3}){3}(/\\d{1,2})?'];
+
+export const address = parsed(
+  'an IPv4 address such as 10.9.0.4',
+  { pattern: `^${quad}$` },
+  parseAddress,
 );
+export const mac = parsed(
+  'a MAC address such as 02:00:00:00:00:01',
+  { pattern: '^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$' },
+  parseMac,
+);
+export const prefix = parsed(
+  'an IPv4 prefix such as 10.9.0.0/28',
+  { pattern: `^${cidr}$` },
+  parsePrefix,
+).superRefine(refuseHostBits);
 export const exception = parsed(
   'an address, a prefix, or tcp:PREFIX:PORT or udp:PREFIX:PORT',
+  { pattern: `^(${cidr}|(tcp|udp):${cidr}:\\d{1,5})$` },
   parseException,
 ).superRefine((value, context) => refuseHostBits(value.prefix, context));
 
@@ -111,10 +159,16 @@ export function notYet(sentence: string, ...inForce: readonly unknown[]) {
     const message = `not supported yet: ${sentence}`;
     context.addIssue({ code: 'custom', message, params: { atKey: true } });
   });
-  return schema.optional();
+  const description = `Not supported yet: ${sentence}.`;
+  return schema.meta({ description, enum: [...inForce, null] }).optional();
 }
 
 /** A block of known keys; left out or left empty, it is a block with nothing in it. */
 export function block<T extends z.ZodRawShape>(shape: T) {
-  return z.preprocess((value) => value ?? {}, z.strictObject(shape));
+  const schema = z
+    .preprocess((value) => value ?? {}, z.strictObject(shape))
+    .meta({
+      type: ['object', 'null'],
+    });
+  return schema;
 }

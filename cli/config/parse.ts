@@ -7,6 +7,7 @@ import type { z } from 'zod';
 import { type Config, defaults } from '../../engine/config.ts';
 import { crossChecks } from './cross-checks.ts';
 import { show } from './fields.ts';
+import { resolveRules } from './rules.ts';
 import { type SectionName, type Sections, sections } from './schema.ts';
 import { closest } from './text.ts';
 
@@ -42,22 +43,58 @@ export function formatProblem(file: string, problem: Problem): string {
 
 type Finding = { readonly path: Path; readonly message: string; readonly atKey: boolean };
 
+export type ReadConfig = {
+  readonly config: Config;
+  /** What is right and probably not meant, in the order of lines. */
+  readonly warnings: readonly Problem[];
+  /** Where the value at `path` begins, from 1; 0 when the file does not have it. */
+  placeOf(path: Path): { readonly line: number; readonly column: number };
+};
+
 /** `file` is the name to show. Throws a ConfigError with all problems, in the order of lines. */
 export function parseConfig(text: string, file: string): Config {
+  return readConfig(text, file).config;
+}
+
+/** As `parseConfig`, with what a person may want to know of a good file. */
+export function readConfig(text: string, file: string): ReadConfig {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const faults = [...document.errors, ...document.warnings];
-  if (faults.length > 0) {
-    const problems = faults.map((fault) => {
-      const { line, col } = lines.linePos(fault.pos[0]);
-      return { line, column: col, key: '', message: lowerFirst(fault.message) };
-    });
-    throw new ConfigError(file, problems);
+  const document = parseYaml(text, file, lines);
+  const placeOf = (path: Path) => {
+    const node = document.getIn(path, true);
+    const at = isNode(node) ? node.range?.[0] : undefined;
+    if (at === undefined) return { line: 0, column: 0 };
+    const { line, col } = lines.linePos(at);
+    return { line, column: col };
+  };
+  const lineOfRule = (index: number) => placeOf(['rules', index]).line;
+  const { config, errors, warnings } = checkSections(toValue(document, file), lineOfRule);
+  const problems = (findings: readonly Finding[]) =>
+    findings
+      .map((finding) => locate(document, lines, finding))
+      .sort((a, b) => a.line - b.line || a.column - b.column);
+  if (config === undefined) throw new ConfigError(file, problems(errors));
+  return { config: deepFreeze(config), warnings: problems(warnings), placeOf };
+}
+
+function parseYaml(text: string, file: string, lines: LineCounter): Document.Parsed {
+  let document: Document.Parsed;
+  try {
+    document = parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
+  } catch (error) {
+    throw new ConfigError(file, [wholeFile(`cannot be read as YAML: ${(error as Error).message}`)]);
   }
-  const { config, findings } = checkSections(toValue(document, file));
-  if (config !== undefined) return deepFreeze(config);
-  const problems = findings.map((finding) => locate(document, lines, finding));
-  problems.sort((a, b) => a.line - b.line || a.column - b.column);
+  const faults = [...document.errors, ...document.warnings];
+  const first = faults[0];
+  if (first === undefined) return document;
+  // The reader is recursive. When its stack is exhausted, every level reports an end of its own.
+  const shown = /call stack/i.test(first.message) ? [first] : faults;
+  const problems = shown.map((fault) => {
+    const { line, col } = lines.linePos(fault.pos[0]);
+    const isDeep = fault === first && shown.length < faults.length;
+    const message = isDeep ? 'blocks within blocks, too deep to be read' : fault.message;
+    return { line, column: col, key: '', message: lowerFirst(message) };
+  });
   throw new ConfigError(file, problems);
 }
 
@@ -68,7 +105,8 @@ function toValue(document: Document.Parsed, file: string): Record<string, unknow
   } catch (error) {
     throw new ConfigError(file, [wholeFile((error as Error).message)]);
   }
-  if (value === null) throw new ConfigError(file, [wholeFile('the file is empty')]);
+  if (value === null || value === undefined)
+    throw new ConfigError(file, [wholeFile('the file is empty')]);
   if (typeof value !== 'object' || Array.isArray(value)) {
     throw new ConfigError(file, [wholeFile(`must be a block of keys, not ${show(value)}`)]);
   }
@@ -79,28 +117,36 @@ function wholeFile(message: string): Problem {
   return { line: 1, column: 1, key: '', message };
 }
 
-function checkSections(value: Record<string, unknown>): {
+function checkSections(
+  value: Record<string, unknown>,
+  lineOfRule: (index: number) => number,
+): {
   config: Config | undefined;
-  findings: readonly Finding[];
+  errors: readonly Finding[];
+  warnings: readonly Finding[];
 } {
   const names = Object.keys(sections) as SectionName[];
-  const findings: Finding[] = Object.keys(value)
+  const errors: Finding[] = Object.keys(value)
     .filter((key) => !names.includes(key as SectionName))
     .map((key) => unknownKey([], key, names));
   const good: Partial<Record<SectionName, unknown>> = {};
   for (const name of names) {
     const result = sections[name].safeParse(value[name]);
     if (result.success) good[name] = result.data;
-    else findings.push(...result.error.issues.flatMap((issue) => describe(name, issue)));
+    else for (const issue of result.error.issues) errors.push(...describe(name, issue));
   }
   const known = good as Partial<Sections>;
-  for (const { path, message } of crossChecks(known))
-    findings.push({ path, message, atKey: false });
-  if (findings.length > 0) return { config: undefined, findings };
-  return { config: toConfig(known as Sections), findings };
+  for (const { path, message } of crossChecks(known)) errors.push({ path, message, atKey: false });
+  // Without one of the two, every use of a set would look wrong.
+  const resolved =
+    known.sets && known.rules ? resolveRules(known.rules, known.sets, lineOfRule) : undefined;
+  for (const finding of resolved?.errors ?? []) errors.push(finding);
+  const rules = resolved?.rules;
+  const config = errors.length > 0 || !rules ? undefined : toConfig(known as Sections, rules);
+  return { config, errors, warnings: resolved?.warnings ?? [] };
 }
 
-function toConfig(known: Sections): Config {
+function toConfig(known: Sections, rules: Config['rules']): Config {
   const { interfaces, management, ipv6 } = known.workload;
   return {
     workload: { interfaces, management, ipv6 },
@@ -108,6 +154,8 @@ function toConfig(known: Sections): Config {
     tunnel: known.tunnel,
     telemetry: known.telemetry,
     policy: known.policy,
+    default: known.default,
+    rules,
     limits: { flows: known.limits.flows, workers: defaults.limits.workers },
     control: known.control,
     log: known.log,
@@ -198,7 +246,7 @@ function pairAt(document: Document.Parsed, path: Path): Pair | undefined {
   return parent.items.find((pair) => isNode(pair.key) && String(pair.key) === name);
 }
 
-export function formatPath(path: Path): string {
+function formatPath(path: Path): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === 'number') return `${text}[${part}]`;
     return text === '' ? part : `${text}.${part}`;

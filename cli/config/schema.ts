@@ -20,19 +20,25 @@ import {
   integer,
   mac,
   notYet,
+  percentage,
   prefix,
   text,
+  yesOrNo,
 } from './fields.ts';
+import { items, protocol, sets } from './rule-fields.ts';
 import { parseAddress } from './text.ts';
 
-const version = z.unknown().superRefine((value, context) => {
-  if (value === 1) return;
-  const message =
-    value === undefined
-      ? 'is missing: write version: 1'
-      : 'must be 1: the only version of this file that there is';
-  context.addIssue({ code: 'custom', message });
-});
+const version = z
+  .unknown()
+  .superRefine((value, context) => {
+    if (value === 1) return;
+    const message =
+      value === undefined
+        ? 'is missing: write version: 1'
+        : 'must be 1: the only version of this file that there is';
+    context.addIssue({ code: 'custom', message });
+  })
+  .meta({ const: 1 });
 
 function list<T extends z.ZodType>(item: T, range: { min: number; max: number }, what: string) {
   return z
@@ -57,13 +63,16 @@ const workload = block({
 
 const path = text('the absolute path of a file', /^\/[^\0]+$/);
 
-const url = z.unknown().transform((value, context): { url: string; host: number; port: number } => {
-  const result =
-    typeof value === 'string' ? parseUrl(value) : 'is missing: an https:// address is needed';
-  if (typeof result !== 'string') return result;
-  context.addIssue({ code: 'custom', message: result });
-  return z.NEVER;
-});
+const url = z
+  .unknown()
+  .transform((value, context): { url: string; host: number; port: number } => {
+    const result =
+      typeof value === 'string' ? parseUrl(value) : 'is missing: an https:// address is needed';
+    if (typeof result !== 'string') return result;
+    context.addIssue({ code: 'custom', message: result });
+    return z.NEVER;
+  })
+  .meta({ type: 'string' });
 
 function parseUrl(value: string): { url: string; host: number; port: number } | string {
   let parsed: URL;
@@ -148,7 +157,8 @@ const firewalls = z
         ? 'must have one entry'
         : 'not supported yet: more than one firewall; there is no failover, so list exactly one';
     context.addIssue({ code: 'custom', message, params: { atKey: true } });
-  });
+  })
+  .meta({ minItems: 1, maxItems: 1 });
 
 const ha = block({
   preempt: notYet('with one firewall there is nothing to return to', false),
@@ -207,10 +217,8 @@ const telemetry = block({
 }));
 
 const policy = block({
-  mode: choiceWithRefusals(['enforce'], {
-    observe: 'the agent redirects, or it does not run',
-  }).default('enforce'),
-  rollout: notYet('every new flow is redirected', '100%'),
+  mode: choice('enforce', 'observe').default(defaults.policy.mode),
+  rollout: percentage(limits.rolloutPercent).default(defaults.policy.rolloutPercent),
   onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
   onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
   onFirewallDown: notYet(
@@ -218,14 +226,31 @@ const policy = block({
     'pass',
   ),
   onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
-  established: choiceWithRefusals(['pass', 'redirect'], {
-    reset: 'connections of before the start pass or are redirected',
-  }).default(defaults.policy.established),
-}).transform(({ onTelemetryLoss, onAgentFailure, established }): Config['policy'] => ({
-  onTelemetryLoss,
-  onAgentFailure,
-  established,
+  established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
+}).transform((value): Config['policy'] => ({
+  mode: value.mode,
+  rolloutPercent: value.rollout,
+  onTelemetryLoss: value.onTelemetryLoss,
+  onAgentFailure: value.onAgentFailure,
+  established: value.established,
 }));
+
+const rule = z.strictObject(
+  {
+    name: text('a name of letters, digits, dots, _ and -', /^[A-Za-z0-9._-]{1,64}$/).optional(),
+    direction: choice('ingress', 'egress', 'both').default('both'),
+    protocol,
+    local: items('address'),
+    remote: items('address'),
+    localPort: items('port'),
+    remotePort: items('port'),
+    action: choice('redirect', 'pass', 'drop'),
+    onFailure: choice('inherit', 'pass', 'drop').default('inherit'),
+    log: yesOrNo.default(false),
+    firewall: notYet('there is one firewall, and it takes every flow'),
+  },
+  { error: 'must be a block of keys with an action' },
+);
 
 /** Each section is parsed by itself, so that an error in one does not hide those of another. */
 export const sections = {
@@ -236,9 +261,11 @@ export const sections = {
   tunnel,
   telemetry,
   policy,
-  sets: notYet('there are no rules that could use them', {}),
-  default: notYet('everything that is not excluded is redirected', 'redirect'),
-  rules: notYet('everything that is not excluded is redirected', []),
+  sets,
+  default: choice('redirect', 'pass', 'drop').default(defaults.default),
+  rules: z
+    .preprocess((value) => value ?? [], list(rule, limits.rules, 'rules'))
+    .meta({ type: ['array', 'null'] }),
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),

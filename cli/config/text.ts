@@ -3,9 +3,11 @@
  * not know.
  */
 import { isIPv4 } from 'node:net';
-import type { ManagementException, Prefix } from '../../engine/config.ts';
+import { limits, type ManagementException, type Prefix } from '../../engine/config.ts';
 
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+export const durationPattern = '^\\d{1,9}(\\.\\d{1,3})?(ms|s|m|h)$';
 
 /** `500ms`, `10s`, `1.5s`, `2m`, `1h` to milliseconds. */
 export function parseDuration(text: string): number | undefined {
@@ -61,7 +63,34 @@ export function contains(prefix: Prefix, address: number): boolean {
   return ((prefix.address ^ address) & maskOf(prefix.length)) === 0;
 }
 
-const protocolNumbers: Readonly<Record<string, number>> = { tcp: 6, udp: 17 };
+/** The last address of a prefix, unsigned. */
+export function lastAddress(prefix: Prefix): number {
+  return (prefix.address | ~maskOf(prefix.length)) >>> 0;
+}
+
+/** `any` (-1), a name of ours or a number; not the names of /etc/protocols. */
+export function parseProtocol(value: unknown): number | undefined {
+  if (value === 'any') return -1;
+  if (typeof value === 'number') return isProtocolNumber(value) ? value : undefined;
+  return typeof value === 'string' ? protocolNumbers.get(value) : undefined;
+}
+
+export function formatProtocol(protocol: number): string {
+  if (protocol === -1) return 'any';
+  for (const [name, number] of protocolNumbers) if (number === protocol) return name;
+  return `protocol ${protocol}`;
+}
+
+function isProtocolNumber(value: number): boolean {
+  const { min, max } = limits.protocol;
+  return Number.isInteger(value) && value >= min && value <= max;
+}
+
+const protocolNumbers: ReadonlyMap<string, number> = new Map([
+  ['icmp', 1],
+  ['tcp', 6],
+  ['udp', 17],
+]);
 
 /** `CIDR`, or `tcp:CIDR:PORT` and `udp:CIDR:PORT`. */
 export function parseException(text: string): ManagementException | undefined {
@@ -71,7 +100,7 @@ export function parseException(text: string): ManagementException | undefined {
     return prefix && { prefix, protocol: 0, port: 0 };
   }
   const [protocolText, prefixText, portText, ...rest] = parts;
-  const protocol = protocolNumbers[protocolText!];
+  const protocol = protocolText === 'icmp' ? undefined : protocolNumbers.get(protocolText!);
   const prefix = prefixText === undefined ? undefined : parsePrefix(prefixText);
   if (protocol === undefined || prefix === undefined || rest.length > 0) return undefined;
   if (portText === undefined || !/^\d{1,5}$/.test(portText)) return undefined;

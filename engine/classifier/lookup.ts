@@ -8,8 +8,9 @@
 import { OnFailure, Verdict } from '../flows.ts';
 import type { Direction } from '../io.ts';
 import { type BuiltIns, isBuiltIn } from './built-in.ts';
-import { match, type Tables } from './match.ts';
+import { match } from './match.ts';
 import { noRule } from './rules.ts';
+import type { Tables } from './tables.ts';
 
 /** What becomes of a TCP connection whose SYN we did not see. */
 export const Established = { Pass: 0, Redirect: 1, Reset: 2 } as const;

@@ -20,7 +20,9 @@ export const BPF_LINK_DETACH = 34;
 export const BPF_MAP_TYPE_ARRAY = 2;
 export const BPF_MAP_TYPE_PERCPU_ARRAY = 6;
 export const BPF_MAP_TYPE_LRU_HASH = 9;
+export const BPF_MAP_TYPE_LPM_TRIE = 11;
 /** Map flag: the values can be mapped into memory. */
+export const BPF_F_NO_PREALLOC = 1;
 export const BPF_F_MMAPABLE = 1 << 10;
 
 /** enum bpf_prog_type */

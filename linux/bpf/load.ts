@@ -35,7 +35,9 @@ import { encode, type Program, programLength } from './asm.ts';
 
 const { EAGAIN, ENOENT, ENOSPC, EPERM } = constants.errno;
 
-/** A load takes a few milliseconds; signals that interrupt all of these in a row are no accident. */
+/**
+ * A load takes a few milliseconds; signals that interrupt all of these in a row are no accident.
+ */
 const loadAttempts = 20;
 
 /** The verifier's log, at first and at most (kernel 5.2 and later allow 1 GiB). */

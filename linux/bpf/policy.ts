@@ -72,12 +72,19 @@ export const queueMask = 0x0000_0fff;
  *     0   u64  heartbeat: an IEEE 754 double, 2^52 + ticks of 1,024 ns of CLOCK_MONOTONIC
  *     8   u32  mode (SteeringMode of engine/io.ts)
  *     12  u32  generation of remembered verdicts
+ *     16  u32  generation of the policy in force: of networks that pass
  *
  * A double of 2^52 + n has n in its low 52 bits as they are, so that one aligned store of a Number
  * is one atomic store of an integer: it is never seen half written, and needs no BigInt. The
  * program takes off the constant upper bits. 52 bits of ticks are 146,000 years.
  */
-export const controlPage = { size: 16, heartbeat: 0, mode: 8, generation: 12 } as const;
+export const controlPage = {
+  size: 24,
+  heartbeat: 0,
+  mode: 8,
+  generation: 12,
+  policyGeneration: 16,
+} as const;
 export const heartbeatBias = 2 ** 52;
 /** Upper word of the bits of the double 2^52. */
 export const heartbeatBiasHigh = 0x4330_0000;
@@ -97,6 +104,12 @@ export const flowKey = {
 export const flowValue = { size: 8, verdict: 0, generation: 4 } as const;
 /** Flows that the kernel remembers; the least recently used goes first. 64 bytes or so each. */
 export const flowCapacity = 262_144;
+
+/** Key of a network that passes: prefix length in host order, address in network order. */
+export const networkKey = { size: 8, length: 0, address: 4 } as const;
+/** Value: the policy generation in which it passes. */
+export const networkValueSize = 4;
+export const networkCapacity = 16_384;
 
 /** What the programs count: {packets, bytes} in u64 by kind, per processor. */
 export const CounterKind = {
@@ -122,6 +135,8 @@ export const CounterKind = {
   reinjected: 9,
   /** Dropped on the way back: a queue that no interface has, or not IPv4. */
   droppedQueue: 10,
+  /** Went on: to or from a network all of whose connections pass. */
+  passedNetwork: 11,
 } as const;
 export type CounterKind = (typeof CounterKind)[keyof typeof CounterKind];
 export type CounterName = keyof typeof CounterKind;
@@ -129,7 +144,7 @@ export const counterNames = Object.keys(CounterKind) as CounterName[];
 export const counterValue = { size: 16, packets: 0, bytes: 8 } as const;
 
 /** Maps by the names that the programs use. */
-export type SteeringMapName = 'control' | 'flows' | 'counters';
+export type SteeringMapName = 'control' | 'flows' | 'networks' | 'counters';
 
 /** The 32-bit word that a load of these wire bytes gives on a little-endian host. */
 export function networkWord(hostOrder: number): number {

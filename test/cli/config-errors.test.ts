@@ -175,6 +175,16 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'tunnel: { vxlan: { innerDestination: 02:00:00:00:00:01 } }' }),
     'f:6:38: tunnel.vxlan.innerDestination: is the same as innerSource',
   ],
+  // Policy.
+  [
+    file({ x: 'policy: { mode: watch }' }),
+    'f:6:17: policy.mode: must be enforce or observe, not "watch"',
+  ],
+  [
+    file({ x: 'policy: { rollout: 101% }' }),
+    'f:6:20: policy.rollout: must be a share from 0% to 100%, such as 10%, not "101%"',
+  ],
+  [file({ x: 'default: allow' }), 'f:6:10: default: must be redirect or pass or drop, not "allow"'],
   // Known, and not honoured by this version.
   [
     file({ x: 'workload: { addresses: [10.0.0.1] }' }),
@@ -203,26 +213,11 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'tunnel: { encapsulation: gre }' }),
     'f:6:26: tunnel.encapsulation: must be geneve or vxlan, not "gre"',
   ],
-  [file({ x: 'policy: { mode: observe }' }), 'f:6:17: policy.mode: observe: not supported yet: '],
-  [file({ x: 'policy: { rollout: 10% }' }), 'f:6:11: policy.rollout: not supported yet: '],
   [
     file({ x: 'policy: { onFirewallDown: drop }' }),
     'f:6:11: policy.onFirewallDown: not supported yet: ',
   ],
   [file({ x: 'policy: { onBoot: drop }' }), 'f:6:11: policy.onBoot: not supported yet: '],
-  [
-    file({ x: 'policy: { established: reset }' }),
-    'f:6:24: policy.established: reset: not supported yet: ',
-  ],
-  [
-    file({ x: 'default: pass' }),
-    'f:6:1: default: not supported yet: everything that is not excluded is redirected',
-  ],
-  [
-    file({ x: 'rules: [{ name: dns }]' }),
-    'f:6:1: rules: not supported yet: everything that is not excluded is redirected',
-  ],
-  [file({ x: 'sets: { web: [80] }' }), 'f:6:1: sets: not supported yet: '],
   [
     file({ x: 'limits: { workers: 2 }' }),
     'f:6:11: limits.workers: not supported yet: there is exactly one',

@@ -59,7 +59,7 @@ t.test('words and exit codes of the command line', async (t) => {
   const nowhere = join(directory, 'nowhere.sock');
   const rows: [args: string[], code: number, out: RegExp, err: RegExp][] = [
     [['version'], 0, /^0\.1\.0\n$/, /^$/],
-    [['--help'], 0, /check <file>[\s\S]*Exit codes:/, /^$/],
+    [['--help'], 0, /check \[options\] <file>[\s\S]*Exit codes:/, /^$/],
     [[], 2, /^$/, /Usage: microperimeter/],
     [['frobnicate'], 2, /^$/, /^microperimeter: unknown command 'frobnicate'/],
     [['run'], 2, /^$/, /^microperimeter: required option '--config <file>' not specified/],
@@ -67,21 +67,23 @@ t.test('words and exit codes of the command line', async (t) => {
     [
       ['check', good],
       0,
-      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n$/,
+      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n0 rules, else redirect; compiled to \d+\.\d KiB\n$/,
       /^$/,
     ],
     [
       ['check', missingCa],
       0,
       /is good/,
-      /^microperimeter: warning: \/nonexistent\/ca.pem .* ENOENT/,
+      /^microperimeter: warning: .*missing-ca.yaml: firewalls\[0\].telemetry: \/nonexistent\/ca.pem .* ENOENT/,
     ],
     [
       ['check', bad],
       2,
       /^$/,
-      /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:1: rules: not supported yet: .*\n$/,
+      /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:9: rules\[0\].action: is missing: .*\n$/,
     ],
+    [['check', '--json', good], 0, /"ok": true,[\s\S]*"rules": 0/, /^$/],
+    [['check', '--json', bad], 2, /"ok": false,[\s\S]*"line": 7,\n *"column": 9/, /^$/],
     [['check', '/nonexistent'], 2, /^$/, /\/nonexistent: cannot be read: there is no such file/],
     [['check', '/'], 2, /^$/, /it is a directory/],
     [['run', '--config', bad], 2, /^$/, /^microperimeter: 2 problems/],
@@ -106,6 +108,8 @@ t.test('words and exit codes of the command line', async (t) => {
 t.test('status, stop and a second agent, against an agent that answers', async (t) => {
   const socket = join(directory, 'control.sock');
   const server = await startControlServer(socket, {
+    flows: () => ({ matching: 0, flows: [] }),
+    reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', gate: { open: true } }),
     stop: () => void server.close(),
   });

@@ -17,6 +17,8 @@ function provider() {
   const asked = { stops: 0 };
   return {
     asked,
+    flows: () => ({ matching: 0, flows: [] }),
+    reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', flows: 3 }),
     stop: () => {
       asked.stops++;

@@ -76,6 +76,11 @@ t.test('established: redirect takes what was open, reset ends it', async (t) => 
   t.equal(answer.bytes.readUInt32BE(24), 777, 'where the sender expects it');
   t.same([answer.bytes.readUInt16BE(20), answer.bytes.readUInt16BE(22)], [50000, 22]);
   t.ok(checksumsRight(answer.bytes));
+  const [told] = reset.io.egress.written;
+  t.equal(told.bytes[33], TCP.RST | TCP.ACK, 'and the other end is told');
+  t.equal(told.bytes.readUInt32BE(24), 100, 'where it expects it');
+  t.same([told.bytes.readUInt16BE(20), told.bytes.readUInt16BE(22)], [22, 50000]);
+  t.ok(checksumsRight(told.bytes));
   reset.egress(tcp(out, { from: 22, to: 50001, flags: TCP.RST }));
   t.equal(reset.io.ingress.written.length, 1, 'a reset is not answered');
   t.same(reset.counts(), { 'reset-established': 2 });
@@ -92,7 +97,7 @@ t.test('a rule overrides what telemetry loss does to its connections', async (t)
   path.egress(tcp(out, { from: 2, to: 5432, flags: TCP.SYN }));
   path.egress(tcp(out, { from: 1, to: 80 }));
   path.egress(tcp(out, { from: 2, to: 80, flags: TCP.SYN }));
-  t.equal(path.io.steering.mode, SteeringMode.Redirect, 'the kernel cannot tell them apart');
+  t.equal(path.io.steering.mode, SteeringMode.RedirectAll, 'the kernel cannot tell them apart');
   path.gate.renew(path.io.clock.nowMs + 10_000);
   path.egress(tcp(out, { from: 1, to: 80 }));
   path.egress(tcp(out, { from: 2, to: 80 }));
@@ -122,6 +127,6 @@ t.test('a new policy is for new flows; those that are known keep their verdict',
   path.replace({ generation: 2 }, drop);
   path.egress(tcp(out, { from: 40000, to: 80 }));
   path.egress(tcp(out, { from: 40001, to: 80, flags: TCP.SYN }));
-  t.equal(path.io.steering.forgotten, 1, 'the kernel forgets');
+  t.equal(path.io.steering.generation, 2, 'the kernel forgets');
   t.same(path.counts(), { redirected: 2, 'dropped-by-rule': 1 });
 });

@@ -36,6 +36,7 @@ function gather(arena: Arena, pieces: Pieces): Buffer {
 export class FakeDevice implements PacketDevice {
   readonly direction: Direction;
   readonly interfaceIndex = 2;
+  failure = 0;
   readonly inbox: FakePacket[] = [];
   readonly written: (Required<FakePacket> & { bytes: Buffer })[] = [];
   /** What write answers; a test sets it to provoke a refusal. */
@@ -154,7 +155,7 @@ export class FakeSteering implements Steering {
   heartbeatMs = 0;
   mode: SteeringMode = SteeringMode.Pass;
   readonly remembered: Remembered[] = [];
-  forgotten = 0;
+  generation = 0;
 
   heartbeat(nowMs: number): void {
     this.heartbeatMs = nowMs;
@@ -175,8 +176,8 @@ export class FakeSteering implements Steering {
     this.remembered.push({ local, remote, localPort, remotePort, protocol, verdict });
   }
 
-  forgetAll(): void {
-    this.forgotten++;
+  adopt(policyGeneration: number): void {
+    this.generation = policyGeneration;
   }
 }
 

@@ -33,6 +33,8 @@ export type HairpinOptions = {
   readonly topology?: TopologyOptions;
   /** Sections of the agent's configuration, merged over the lab's. */
   readonly settings?: AgentOptions['settings'];
+  /** Rules, sets and default of the agent's configuration. */
+  readonly top?: NonNullable<AgentOptions['top']>;
   /** The built-in firewall's allow and deny lists, YAML. */
   readonly policy?: string;
 };
@@ -78,6 +80,7 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       firewall: addresses.firewall,
       encapsulation,
       settings: { ...options.settings, ...settings },
+      top: options.top ?? {},
     });
     t.teardown(async () => {
       agent.program.signal('SIGCONT');

@@ -71,6 +71,7 @@ import {
   markBase,
   markMask,
   networkHalf,
+  networkKey,
   queueOf,
   type SteeringPolicy,
   tickShift,
@@ -100,7 +101,8 @@ const transportLength = { tcp: 14, udp: 4 } as const;
 const tcpFlagsAt = transportAt + 13;
 const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
-const counterAt = typeAt - 8;
+const networkAt = typeAt - 8;
+const counterAt = networkAt - 8;
 
 /**
  * What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection.
@@ -289,17 +291,25 @@ function obeyControl(policy: SteeringPolicy): Item[] {
   ];
 }
 
+/**
+ * A packet that opens a connection deletes what was remembered of the last one on its ports, which
+ * must not rule it. Then, unless everything is to come up, the networks that pass, and the verdict.
+ */
 function obeyVerdict(): Item[] {
   return [
-    jeq.imm(R7, keyPartial, 'redirect'),
+    jne.imm(R7, keyOpens, 'ask'),
     loadMap(R1, 'flows'),
     mov.reg(R2, R10),
     add.imm(R2, keyAt),
-    jeq.imm(R7, keyWhole, 'look-up'),
-    // Another connection on the same ports: what was remembered of the last one must not rule it.
     call(helper.map_delete_elem),
-    goto('redirect'),
-    label('look-up'),
+    label('ask'),
+    load32(R1, R9, controlPage.mode),
+    jeq.imm(R1, SteeringMode.RedirectAll, 'redirect'),
+    ...obeyNetworks(),
+    jne.imm(R7, keyWhole, 'redirect'),
+    loadMap(R1, 'flows'),
+    mov.reg(R2, R10),
+    add.imm(R2, keyAt),
     call(helper.map_lookup_elem),
     jeq.imm(R0, 0, 'redirect'),
     load32(R1, R0, flowValue.generation),
@@ -308,6 +318,23 @@ function obeyVerdict(): Item[] {
     load32(R1, R0, flowValue.verdict),
     jeq.imm(R1, KernelVerdict.Pass, 'verdict-pass'),
     jeq.imm(R1, KernelVerdict.Drop, 'verdict-drop'),
+  ];
+}
+
+function obeyNetworks(): Item[] {
+  return [
+    storeImmediate32(R10, networkAt + networkKey.length, 32),
+    load32(R1, R10, keyAt + flowKey.remote),
+    store32(R10, networkAt + networkKey.address, R1),
+    loadMap(R1, 'networks'),
+    mov.reg(R2, R10),
+    add.imm(R2, networkAt),
+    call(helper.map_lookup_elem),
+    jeq.imm(R0, 0, 'no-network'),
+    load32(R1, R0, 0),
+    load32(R2, R9, controlPage.policyGeneration),
+    jeq.reg(R1, R2, 'network-pass'),
+    label('no-network'),
   ];
 }
 
@@ -337,6 +364,8 @@ function ends(policy: SteeringPolicy): Item[] {
     ...finish(TC_ACT_UNSPEC, CounterKind.passedMode),
     label('mode-drop'),
     ...finish(TC_ACT_SHOT, CounterKind.droppedMode),
+    label('network-pass'),
+    ...finish(TC_ACT_UNSPEC, CounterKind.passedNetwork),
     label('verdict-pass'),
     ...finish(TC_ACT_UNSPEC, CounterKind.passedVerdict),
     label('verdict-drop'),

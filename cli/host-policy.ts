@@ -1,0 +1,64 @@
+/**
+ * What a configuration means on this host: its interfaces and addresses, what is never redirected,
+ * and what the kernel programs are made from.
+ */
+import type { BuiltIns } from '../engine/classifier/built-in.ts';
+import type { Config } from '../engine/config.ts';
+import type { SteeringPolicy } from '../linux/bpf/policy.ts';
+import type { Interface } from '../linux/netlink.ts';
+import type { Tun } from '../linux/tun.ts';
+
+/** One per network namespace: the name is the lock, since the kernel gives it out once. */
+export const tunName = 'microperimeter';
+/** On bpffs; holds what must outlive the agent with `onAgentFailure: drop`. */
+export const pinDirectory = '/run/microperimeter/bpf';
+/** The engine breathes at least every 100 ms; several missed breaths are a failure. */
+const heartbeatTimeoutMs = 700;
+export type Links = {
+  readonly interfaces: readonly Interface[];
+  /** Directed broadcast addresses of the interfaces. */
+  readonly broadcasts: readonly number[];
+  /** The host has an IPv6 address that others can reach. */
+  readonly globalIpv6: boolean;
+};
+
+/** Never redirected, whatever the rules say. */
+export function builtInsOf(config: Config, links: Links): BuiltIns {
+  return {
+    tunnelPort: config.tunnel.port,
+    tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
+      { address, length: 32 },
+      returnFrom,
+    ]),
+    telemetry: config.firewalls.map(({ telemetry }) => telemetry),
+    management: config.workload.management.map(({ protocol, prefix, port }) => ({
+      protocol,
+      remote: prefix,
+      port,
+    })),
+    broadcasts: links.broadcasts,
+  };
+}
+
+/** What the kernel programs are made from. */
+export function steeringPolicyOf(config: Config, links: Links, tun: Tun): SteeringPolicy {
+  const builtIns = builtInsOf(config, links);
+  return {
+    interfaces: links.interfaces.map(({ index, mac, name }) => ({
+      index,
+      name,
+      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
+    })),
+    tun: { fd: tun.fds[0], index: tun.index },
+    firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
+    tunnelPort: config.tunnel.port,
+    returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
+    telemetry: builtIns.telemetry,
+    management: builtIns.management,
+    broadcasts: builtIns.broadcasts,
+    ipv6: config.workload.ipv6,
+    onAgentFailure: config.policy.onAgentFailure,
+    heartbeatTimeoutMs,
+    pinDirectory,
+  };
+}
