@@ -100,9 +100,10 @@ export function readFlowKey(view: DataView, at: number, key: FlowKey): Reason {
 }
 
 /**
- * No datagram is so long; cut again, its parts past the end would count from the start (the field
- * wraps) and lie over the transport header. RFC 3128 names offset 8, which replaces the flags; 16 would replace checksum and urgent pointer.
- * Neither can be honest, as a first fragment holds at least 20 bytes.
+ * No datagram is longer. Cut again, the parts past the end would count from its start (the field
+ * wraps) and lie over the transport header. RFC 3128 names offset 8, which replaces the flags; 16
+ * would replace checksum and urgent pointer. Neither can be honest, as a first fragment holds at
+ * least 20 bytes.
  */
 function checkLaterFragment(protocol: number, offset: number, totalLength: number): Reason {
   if (offset + totalLength > ipv4MaximumLength) return Reason.FragmentPastEnd;

@@ -24,7 +24,7 @@ const entries: readonly RegExp[] = [
   /\.test\.ts$/,
   /\.bench\.ts$/,
   /\.d\.ts$/,
-  /^scripts\/(test|tidy|fuzz|abi-golden)\.ts$/,
+  /^scripts\/(test|tidy|abi-golden)\.ts$/,
 ];
 
 const reasonFile = 'parsers/reason.ts';

@@ -3,7 +3,7 @@
  * into fragments. Everything sent must be right by itself and say what the packet said.
  */
 import { type Decoded, decode, decodeGeneve, onesSum, transportRight } from './decode.ts';
-import type { Sample } from './samples.ts';
+import { gsoKind, type Sample } from './samples.ts';
 import { must } from './trial.ts';
 import { firewall, mtuLimit, type Sent, type World } from './world.ts';
 
@@ -12,7 +12,7 @@ const flag = { fin: 1, syn: 2, psh: 8, cwr: 128 };
 
 /** What the tunnel carries at most, by the world's path MTU. */
 export function innerMtuOf(world: World): number {
-  return Math.min(world.socket.mtu, mtuLimit) - tunnelOverhead;
+  return Math.max(68, Math.min(world.socket.mtu, mtuLimit) - tunnelOverhead);
 }
 
 /** @returns how many packets were sent, as they are counted: a fragmented one is one */
@@ -32,12 +32,12 @@ export function judgeDatagrams(
   const finished = finish(sample, packet);
   const { part, protocol, total } = packet;
   const isTcp = part === 'whole' && protocol === 6;
-  if (sample.gso === 0 && total <= innerMtu) {
+  if (gsoKind(sample) === 0 && total <= innerMtu) {
     must(inners.length === 1, () => `${inners.length} datagrams for a packet that fits`);
     judgeWhole(sample, packet, finished, inners[0], innerMtu);
     return 1;
   }
-  if (sample.gso !== 0 || isTcp) {
+  if (gsoKind(sample) !== 0 || isTcp) {
     judgeSegments(sample, packet, finished, inners, innerMtu);
     return inners.length;
   }
@@ -54,6 +54,7 @@ function judgeTunnel(bytes: Buffer, direction: number, innerMtu: number): Buffer
   );
   must(tunnel.direction === direction, () => `direction ${tunnel.direction}`);
   must(tunnel.inner.length <= innerMtu, () => `${tunnel.inner.length} bytes, MTU ${innerMtu}`);
+  if (isUnreadable(tunnel.inner, innerMtu)) return tunnel.inner;
   const inner = decode(tunnel.inner);
   must(
     inner !== undefined,
@@ -61,6 +62,17 @@ function judgeTunnel(bytes: Buffer, direction: number, innerMtu: number): Buffer
   );
   must(inner.total === tunnel.inner.length, () => `total length ${inner.total}`);
   return tunnel.inner;
+}
+
+/**
+ * A first fragment that nobody can read alone: of an ICMP error, or, where the tunnel has less room
+ * than the longest headers, of a transport header.
+ */
+function isUnreadable(inner: Buffer, innerMtu: number): boolean {
+  if (inner.length < 28 || (inner[6] & 0x20) === 0) return false;
+  if (innerMtu < 120) return true;
+  if (inner[9] !== 1) return false;
+  return [3, 4, 5, 11, 12].includes(inner[(inner[0] & 15) * 4]);
 }
 
 /** The packet by its total length, its checksum complete as the kernel would complete it. */
@@ -88,7 +100,9 @@ function judgeWhole(
   clampMss(clamped, packet, innerMtu - 40);
   // A checksum that was right stays right, and one that was wrong stays wrong.
   const field = packet.headerLength + 16;
-  const weird = sample.checksumStart !== 0 && sample.checksumStart !== packet.headerLength;
+  const { checksumOffset, checksumStart } = sample;
+  const isOwn = checksumStart === packet.headerLength && checksumOffset === 16;
+  const weird = checksumStart !== 0 && !isOwn;
   if (!weird) {
     const { headerLength, total } = packet;
     const before = transportRight(finished, headerLength, total);
@@ -121,11 +135,12 @@ function judgeSegments(
 ): void {
   const { headerLength, protocol, total, transportLength } = packet;
   const headers = headerLength + transportLength;
-  const vouched = sample.checksumStart === headerLength;
+  const ownOffset = protocol === 6 ? 16 : 6;
+  const vouched = sample.checksumStart === headerLength && sample.checksumOffset === ownOffset;
   const right = vouched || transportRight(finished, headerLength, total);
   must(right, () => 'cutting repaired a wrong checksum');
   const limit =
-    sample.gso === 0 ? innerMtu - headers : Math.min(sample.gsoSize, innerMtu - headers);
+    gsoKind(sample) === 0 ? innerMtu - headers : Math.min(sample.gsoSize, innerMtu - headers);
   let at = headers;
   inners.forEach((inner, index) => {
     const payload = inner.subarray(headers);
@@ -167,11 +182,11 @@ function judgeFragments(packet: Decoded, finished: Buffer, inners: readonly Buff
   must(!dontFragment, () => 'fragmented in spite of DF');
   let at = headerLength;
   inners.forEach((inner, index) => {
-    const part = decode(inner);
-    must(part !== undefined, () => `fragment ${index} is no packet`);
     const isLast = index === inners.length - 1;
-    must(part.offset === offset + at - headerLength, () => `fragment ${index} at ${part.offset}`);
-    must(part.more === (more || !isLast), () => `fragment ${index}: more is ${part.more}`);
+    const field = inner.readUInt16BE(6);
+    const begins = (field & 0x1fff) * 8;
+    must(begins === offset + at - headerLength, () => `fragment ${index} at ${begins}`);
+    must(((field & 0x2000) !== 0) === (more || !isLast), () => `fragment ${index}: ${field}`);
     const size = inner.length - headerLength;
     must(isLast || size % 8 === 0, () => `fragment ${index} of ${size} bytes`);
     const expected = Buffer.concat([

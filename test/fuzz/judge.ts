@@ -2,8 +2,8 @@
 import { GateView } from '../../engine/path.ts';
 import { Reason, reasonKinds, reasonNames } from '../../parsers/reason.ts';
 import { type Decoded, decode, onesSum, transportRight } from './decode.ts';
-import { difference, innerMtuOf, judgeDatagrams } from './judge-datagrams.ts';
-import { type Sample, VirtioGso } from './samples.ts';
+import { difference, judgeDatagrams } from './judge-datagrams.ts';
+import { gsoKind, type Sample, VirtioGso } from './samples.ts';
 import { must } from './trial.ts';
 import type { World, Written } from './world.ts';
 
@@ -21,12 +21,14 @@ const malformed: ReadonlySet<number> = new Set([
   Reason.IcmpTooShort,
   Reason.FragmentTiny,
   Reason.FragmentOverlap,
+  Reason.FragmentPastEnd,
 ]);
 
 /** Whether the device itself must refuse it, by its virtio header. */
-function isRefused({ bytes, checksumOffset, checksumStart, gso, gsoSize }: Sample): boolean {
+function isRefused(sample: Sample): boolean {
+  const { bytes, checksumOffset, checksumStart, gsoSize } = sample;
   if (bytes.length > 65535) return true;
-  const kind = gso & ~VirtioGso.Ecn;
+  const kind = gsoKind(sample);
   if (kind !== VirtioGso.None) {
     if ((kind !== VirtioGso.Tcp4 && kind !== VirtioGso.UdpL4) || gsoSize === 0) return true;
   }
@@ -35,17 +37,19 @@ function isRefused({ bytes, checksumOffset, checksumStart, gso, gsoSize }: Sampl
 }
 
 /** How many packets the sample may stand for: by the bytes read, or by its total length. */
-function wirePackets({ bytes, gso, gsoSize }: Sample, total: number): number[] {
-  if ((gso & ~VirtioGso.Ecn) === VirtioGso.None || gsoSize === 0) return [1];
-  return [bytes.length, total].map((length) => Math.max(1, Math.ceil((length - 40) / gsoSize)));
+function wirePackets(sample: Sample): number[] {
+  const { bytes, gsoSize } = sample;
+  const total = bytes.length < 4 ? 0 : bytes.readUInt16BE(2);
+  if (gsoKind(sample) === VirtioGso.None || gsoSize === 0) return [1];
+  const counts = [bytes.length, total].map((length) =>
+    Math.max(1, Math.ceil((length - 40) / gsoSize)),
+  );
+  // Of a header that the device does not believe, it may not believe the size either.
+  return isRefused(sample) ? [1, ...counts] : counts;
 }
 
-/**
- * Feed one packet and judge what becomes of it.
- *
- * @returns the packet, when it was one
- */
-export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): Decoded | undefined {
+/** Feed one packet and judge what becomes of it. */
+export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): void {
   world.devices[direction].inbox.push(sample);
   const { innerMtu } = world.path;
   const delta = world.breathe();
@@ -59,17 +63,16 @@ export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): De
   );
   if (world.socket.sent.length > 0) {
     judgeSent(world, sample, packet, direction, innerMtu, delta, total);
-    return packet;
+    return;
   }
-  const allowed = wirePackets(sample, packet?.total ?? sample.bytes.length);
+  const allowed = wirePackets(sample);
   must(fates.length === 1 && allowed.includes(total), () => `counted ${told() || 'nowhere'}`);
   const [reason] = fates;
   const open = world.path.gate !== GateView.Pass;
   const mayBeForwarded = !isRefused(sample) && (packet !== undefined || !open);
   must(mayBeForwarded || reasonKinds[reason] === 'dropped', () => `forwarded as ${told()}`);
   must(!(malformed.has(reason) && packet !== undefined), () => `refused a good packet: ${told()}`);
-  judgeWritten(world, sample, packet, direction, reason);
-  return packet;
+  judgeWritten(world, sample, packet, direction, reason, innerMtu);
 }
 
 function judgeSent(
@@ -105,6 +108,7 @@ function judgeWritten(
   packet: Decoded | undefined,
   direction: 0 | 1,
   reason: number,
+  innerMtu: number,
 ): void {
   const same = world.devices[direction].written;
   const opposite = world.devices[1 - direction].written;
@@ -121,7 +125,7 @@ function judgeWritten(
   must(same.length === 0, () => `${name}, and written all the same`);
   if (reason === Reason.TooBig) {
     must(packet !== undefined && opposite.length === 1, () => 'too big, and nobody was told');
-    return judgeAnswer(sample, packet, opposite[0], innerMtuOf(world));
+    return judgeAnswer(sample, packet, opposite[0], innerMtu);
   }
   if (reason === Reason.ResetEstablished) {
     const isReset = packet !== undefined && (packet.flags & 4) !== 0;
@@ -145,7 +149,7 @@ function judgePassed(
     expected.equals(written.bytes),
     () => `passed, changed: ${difference(expected, written.bytes)}`,
   );
-  const kind = sample.gso & ~VirtioGso.Ecn;
+  const kind = gsoKind(sample);
   const gso = kind === VirtioGso.Tcp4 ? 1 : kind === VirtioGso.UdpL4 ? 2 : 0;
   must(written.gso === gso, () => `passed as GSO ${written.gso}`);
   must(gso === 0 || written.gsoSize === sample.gsoSize, () => `passed with ${written.gsoSize}`);

@@ -8,18 +8,35 @@
  *     --case N    one case, to have a failure again
  *
  * A case that fails is printed with what has it again, and its packets are saved beside the corpus
- * that all cases start from (test/golden/corpus). Canaries must fail.
+ * that all cases start from (docs/fuzzing.md says what to do then). Canaries must fail.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { classifier, classifierCanary } from './classifier.ts';
+import { config, configCanary } from './config.ts';
 import { parserCanary, parsers } from './parsers.ts';
 import { Random, seedOf } from './random.ts';
 import { redirect, redirectCanary } from './redirect.ts';
-import { corpusFolder, type SavedCase } from './samples.ts';
+import { reinject, reinjectCanary } from './reinject.ts';
+import { corpusFolder, failedSuffix, type SavedCase } from './samples.ts';
+import { sequences, tableCanary } from './sequences.ts';
 import type { Fuzzer, Trial } from './trial.ts';
 
-const fuzzers: readonly Fuzzer[] = [parsers, redirect, parserCanary, redirectCanary];
+const fuzzers: readonly Fuzzer[] = [
+  parsers,
+  redirect,
+  reinject,
+  sequences,
+  classifier,
+  config,
+  parserCanary,
+  redirectCanary,
+  reinjectCanary,
+  tableCanary,
+  classifierCanary,
+  configCanary,
+];
 
 type Failure = { readonly number: number; readonly trial: Trial; readonly error: Error };
 type Run = { readonly failure: Failure | undefined; readonly inputs: number };
@@ -28,13 +45,17 @@ function run(fuzzer: Fuzzer, seed: number, first: number, count: number): Run {
   const once = fuzzer.create();
   let inputs = 0;
   for (let number = first; number < first + count; number++) {
-    const trial: Trial = { random: new Random(seedOf(seed, fuzzer.name, number)), inputs: [] };
+    const trial: Trial = {
+      random: new Random(seedOf(seed, fuzzer.name, number)),
+      inputs: [],
+      checked: 0,
+    };
     try {
       once(trial);
     } catch (error) {
       return { failure: { number, trial, error: error as Error }, inputs };
     }
-    inputs += trial.inputs.length;
+    inputs += trial.inputs.length + trial.checked;
   }
   return { failure: undefined, inputs };
 }
@@ -45,7 +66,7 @@ function save(name: string, seed: number, { error, number, trial }: Failure): st
     hex: bytes.toString('hex'),
   }));
   const about = `${name}, seed ${seed}, case ${number}: ${error.message}`;
-  const path = join(corpusFolder, `${name}-${seed}-${number}.json`);
+  const path = join(corpusFolder, `${name}-${seed}-${number}${failedSuffix}`);
   writeFileSync(path, `${JSON.stringify({ about, packets } satisfies SavedCase, null, 2)}\n`);
   return path;
 }

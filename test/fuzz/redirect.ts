@@ -1,14 +1,15 @@
 /** Workload to firewall: packets of every kind, one at a time, through a policy of every kind. */
 import { feedAndJudge } from './judge.ts';
+import { innerMtuOf } from './judge-datagrams.ts';
 import { Mutator } from './mutate.ts';
 import { policies } from './policies.ts';
 import { type Random, seedCrypto } from './random.ts';
 import { packetSamples } from './samples.ts';
-import type { Fuzzer, Trial } from './trial.ts';
+import { type Fuzzer, must, type Trial } from './trial.ts';
 import { createFuzzArena, createWorld, type World } from './world.ts';
 
 const packetsPerCase = 24;
-const mtus = [1500, 1500, 1500, 1280, 576, 9000, 9216, 20_000, 148, 90, 68];
+const mtus = [1500, 1500, 1500, 1280, 576, 9000, 9216, 20_000, 148, 116, 68];
 
 function create(sabotage: (world: World, random: Random) => void) {
   const samples = packetSamples();
@@ -17,6 +18,8 @@ function create(sabotage: (world: World, random: Random) => void) {
     seedCrypto(random);
     const policy = random.pick(policies);
     const world = createWorld(arena, { policy, flows: 128, mtu: random.pick(mtus) });
+    const { innerMtu } = world.path;
+    must(innerMtu === innerMtuOf(world), () => `MTU ${innerMtu}`);
     sabotage(world, random);
     const mutator = new Mutator(random, samples);
     for (let i = 0; i < packetsPerCase; i++) {

@@ -31,6 +31,11 @@ export type Sample = {
   readonly checksumOffset: number;
 };
 
+/** The ECN bit says nothing of the kind. */
+export function gsoKind({ gso }: Sample): number {
+  return gso & ~VirtioGso.Ecn;
+}
+
 export const corpusFolder = 'test/golden/corpus';
 /** Who sends a packet that goes out, and one that comes in. */
 export const outward: Ip = { source: '10.1.0.10', target: '10.2.0.20' };
@@ -204,10 +209,13 @@ export function datagramSamples(): Sample[] {
 export type SavedSample = Partial<Omit<Sample, 'bytes'>> & { readonly hex: string };
 export type SavedCase = { readonly about: string; readonly packets: readonly SavedSample[] };
 
+/** How the name of a failed case's file ends. It is not in the corpus until somebody renames it. */
+export const failedSuffix = '.failed.json';
+
 /** The packets of test/golden/corpus. */
 function savedSamples(): Sample[] {
   return readdirSync(corpusFolder)
-    .filter((file) => file.endsWith('.json'))
+    .filter((file) => file.endsWith('.json') && !file.endsWith(failedSuffix))
     .sort()
     .flatMap((file) => {
       const saved = JSON.parse(readFileSync(join(corpusFolder, file), 'utf8')) as SavedCase;

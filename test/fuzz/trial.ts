@@ -7,6 +7,8 @@ export type Trial = {
   readonly random: Random;
   /** In the order in which they were fed. */
   readonly inputs: Sample[];
+  /** What was fed beside `inputs`. */
+  checked: number;
 };
 
 export type Fuzzer = {
