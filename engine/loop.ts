@@ -28,6 +28,11 @@ const sweepPerTick = 16384;
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
+/**
+ * What every IPv4 link carries (RFC 791 section 3.2). A path that leaves less is not one for IPv4:
+ * what is sent all the same is refused and counted.
+ */
+const minimumMtu = 68;
 
 /**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
@@ -170,7 +175,9 @@ export class Loop {
     this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
     const pathMtu = path.io.socket.pathMtu(path.peer);
-    if (pathMtu > 0) path.innerMtu = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    if (pathMtu <= 0) return;
+    const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    path.innerMtu = Math.max(inner, minimumMtu);
   }
 
   private publish(): void {

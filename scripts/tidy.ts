@@ -24,9 +24,9 @@ const entries: readonly RegExp[] = [
   /\.test\.ts$/,
   /\.bench\.ts$/,
   /\.d\.ts$/,
-  /^scripts\/(test|tidy|fuzz|abi-golden)\.ts$/,
   // Programs that tests start in a namespace.
   /^test\/net\/(cap-watcher|raw-sender|segment-sender|steering-agent)\.ts$/,
+  /^scripts\/(test|tidy|abi-golden)\.ts$/,
 ];
 
 const reasonFile = 'parsers/reason.ts';
