@@ -1,5 +1,7 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
+
 import { listFlows, parseFlowQuery } from '../control/flows.ts';
+import type { Measurements } from '../control/metrics.ts';
 import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
@@ -152,7 +154,6 @@ export class Agent {
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
     const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
-    const device = listInterfaces().find(({ index }) => index === tun.index);
     return {
       version,
       startedAt: new Date(this.startedMs).toISOString(),
@@ -175,7 +176,36 @@ export class Agent {
       rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
-      tunDropped: device?.sendDropped ?? 0,
+      tunDropped: tunDropped(tun),
+    };
+  }
+
+  /** What the metrics page tells. */
+  measurements(): Measurements {
+    const { gate, steering, tun } = this.parts;
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { leaseMs, open } = gate.status(monotonicMs());
+    return {
+      version,
+      reasons: reasonNames.flatMap((reason, index) =>
+        reasonKinds[index] === 'none'
+          ? []
+          : {
+              reason,
+              kind: reasonKinds[index],
+              packets: counters.packets[index],
+              bytes: counters.bytes[index],
+            },
+      ),
+      kernel: steering.readCounters(),
+      rules: this.ruleHits(),
+      gateOpen: open,
+      leaseSeconds: leaseMs / 1000,
+      firewall: this.config.firewalls[0].name,
+      flows: counters.gauges[Gauge.Flows],
+      flowCapacity: this.config.limits.flows,
+      innerMtu: counters.gauges[Gauge.InnerMtu],
+      tunDropped: tunDropped(tun),
     };
   }
 
@@ -190,7 +220,7 @@ export class Agent {
   }
 
   /** Connections that each rule decided since the policy came into force. */
-  private ruleHits(): object[] {
+  private ruleHits(): { name: string; line: number; hits: number }[] {
     const { hits } = this.policy;
     const rows = this.config.rules.map(({ line, name }, rule) => ({
       name,
@@ -237,6 +267,11 @@ function stateOf(open: boolean, cause: string, mode: string): string {
 function monotonicMs(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1000 + nanoseconds / 1e6;
+}
+
+/** Packets that waited for the data path in vain: the device's queue was full. */
+function tunDropped(tun: Tun): number {
+  return listInterfaces().find(({ index }) => index === tun.index)?.sendDropped ?? 0;
 }
 
 function counted(counters: Counters): Record<string, object> {

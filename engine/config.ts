@@ -107,6 +107,8 @@ export type Config = {
   readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };
+  /** Where Prometheus may ask; undefined: nowhere. */
+  readonly metrics: { readonly address: string; readonly port: number } | undefined;
   readonly log: {
     readonly level: 'debug' | 'info' | 'warn' | 'error';
     readonly format: 'auto' | 'pretty' | 'json';

@@ -1,7 +1,9 @@
 /**
  * `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself.
  */
+import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
+import type { Config } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
 import { readConfigFile } from '../config/file.ts';
@@ -23,6 +25,7 @@ export async function run(options: { config: string }): Promise<number> {
   });
   const forget = listenToSignals(stop, reloader);
   let control: ControlServer | undefined;
+  let metrics: MetricsServer | undefined;
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
@@ -32,6 +35,7 @@ export async function run(options: { config: string }): Promise<number> {
       stop: () => stop.ask('the control socket'),
     });
     agent = await assemble(config, logger);
+    metrics = await startMetrics(config, agent);
     const code = await Promise.race([agent.ended, stop.asked]);
     if (typeof code === 'number') return code;
     logger.info(`stopping: asked by ${code}`);
@@ -42,8 +46,21 @@ export async function run(options: { config: string }): Promise<number> {
     logger.debug({ err: error }, 'where it failed');
     throw error;
   } finally {
+    await metrics?.close();
     await control?.close();
     forget();
+  }
+}
+
+/** An agent whose metrics cannot be had does not start: it is stopped again. */
+async function startMetrics(config: Config, agent: Agent): Promise<MetricsServer | undefined> {
+  if (config.metrics === undefined) return undefined;
+  const { address, port } = config.metrics;
+  try {
+    return await startMetricsServer(address, port, () => agent.measurements());
+  } catch (error) {
+    await agent.stop();
+    throw error;
   }
 }
 

@@ -77,6 +77,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].log': 'Log these connections. Default: false.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
+  metrics: 'The page for Prometheus.',
+  'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',
   control: 'How commands reach the running agent.',
   'control.socket': 'Path of its socket. Default: /run/microperimeter/control.sock.',
   log: 'What the agent writes to standard output.',

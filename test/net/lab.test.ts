@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import t from 'tap';
+import { pause, until } from '../../lab/program.ts';
 
 type Lab = { steps: { title: string; verdict: string; checks: { holds: boolean }[] }[] };
 
@@ -41,6 +42,17 @@ for (const options of [[], ['--firewall', 'vxlan']]) {
     t.same(left, [], 'no namespace is left');
   });
 }
+
+t.test('Ctrl-C leaves nothing behind', async (t) => {
+  const child = spawn('scripts/lab', ['--json'], { stdio: 'ignore' });
+  const ours = () => namespaces().filter((name) => name.startsWith(`mp${child.pid}-`));
+  await until('the lab has its hosts', 30_000, () => ours().length === 5);
+  await pause(1000);
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  child.kill('SIGINT');
+  t.equal(await ended, 130);
+  t.same(ours(), []);
+});
 
 t.test('a wrong choice is refused with a sentence', async (t) => {
   const { code, err } = await lab('--firewall', 'vxlan', '--encapsulation', 'geneve');
