@@ -4,7 +4,7 @@
  * (gate, counters, a stop word), read or written once a breath.
  */
 import { innerMtu } from '../tunnel/encapsulation.ts';
-import { hasOverrides, type Policy } from './classifier/lookup.ts';
+import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure, tickMs } from './flows.ts';
@@ -57,7 +57,7 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
-  private overrides: boolean;
+  private rulesHold: boolean;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
   private stopping = false;
@@ -75,7 +75,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
-    this.overrides = hasOverrides(path.policy);
+    this.rulesHold = decidesWhileClosed(path.policy);
     path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
@@ -131,7 +131,7 @@ export class Loop {
   /** Replace the policy for new flows; flows that are known keep their verdict. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
-    this.overrides = hasOverrides(policy);
+    this.rulesHold = decidesWhileClosed(policy);
     this.path.io.steering.adopt(policy.generation);
   }
 
@@ -146,9 +146,9 @@ export class Loop {
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
     if (this.stopping || !this.gate.isOpen(nowMs)) {
-      view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
+      view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
-      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
+      else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;

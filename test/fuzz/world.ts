@@ -89,6 +89,7 @@ function gather(arena: Arena, pieces: Pieces): Buffer {
 }
 
 export class FuzzDevice implements PacketDevice {
+  readonly failure = 0;
   readonly direction: Direction;
   readonly interfaceIndex = 2;
   readonly inbox: Sample[] = [];
