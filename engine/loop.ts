@@ -120,6 +120,7 @@ export class Loop {
       if (this.breathe() === 0) readiness.wait(10);
     }
     this.reinject.expireHeld(Number.POSITIVE_INFINITY);
+    this.path.flows.writeStop();
     this.publish();
   }
 
@@ -176,6 +177,7 @@ export class Loop {
   private publish(): void {
     const { counters, flows, innerMtu, policy } = this.path;
     counters.gauges[Gauge.Flows] = flows.count;
+    counters.gauges[Gauge.FlowsEvicted] = flows.evicted;
     counters.gauges[Gauge.InnerMtu] = innerMtu;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
