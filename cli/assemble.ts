@@ -10,6 +10,7 @@ import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
+import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
 import { createGate, type Gate } from '../engine/gate.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
@@ -108,6 +109,9 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       gate: gate.shared,
       counters,
       flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
+      flowLog: new SharedArrayBuffer(
+        flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
+      ),
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({

@@ -34,6 +34,8 @@ export type DataPathData = {
   readonly counters: SharedArrayBuffer;
   /** `flowColumnsByteLength(engine.flows)` bytes. */
   readonly flows: SharedArrayBuffer;
+  /** `flowLogByteLength` bytes for what becomes of the flows. */
+  readonly flowLog: SharedArrayBuffer;
   /** Where policies that replace the present one come from, one message each. */
   readonly policies: MessagePort;
   /** One Int32: not 0 asks the loop to end. */

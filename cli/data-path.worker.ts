@@ -38,6 +38,7 @@ const loop = createEngine(
   openGate(data.gate),
   data.counters,
   data.flows,
+  data.flowLog,
 );
 // The loop never returns to the event loop: messages are fetched.
 loop.run(new Int32Array(data.stop), () => receiveMessageOnPort(data.policies)?.message);
