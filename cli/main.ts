@@ -42,6 +42,7 @@ function buildProgram(done: (code: number) => void): Command {
     .command('check')
     .description('check a configuration file')
     .argument('<file>', 'configuration file')
+    .option('--notes', 'what is worth a look and may well be meant, too', false)
     .option('--json', 'as JSON', false)
     .action((file, options) => done(check(file, options)));
   program

@@ -11,6 +11,12 @@ import { CredentialError, loadCredentials } from '../credentials.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { formatBytes } from '../table.ts';
 
+type CheckOptions = {
+  readonly json: boolean;
+  /** Whether to show what may well be meant: a rule that the default makes needless, say. */
+  readonly notes: boolean;
+};
+
 type Checked = {
   readonly config: Config;
   readonly warnings: readonly Problem[];
@@ -19,8 +25,8 @@ type Checked = {
 };
 
 /** Throws a ConfigError with every problem. Files that the agent's host must have are warnings. */
-export function check(file: string, { json }: { json: boolean }): number {
-  if (json) return checkJson(file);
+export function check(file: string, options: CheckOptions): number {
+  if (options.json) return checkJson(file);
   const { config, warnings, bytes } = read(file);
   for (const warning of warnings) {
     process.stderr.write(`microperimeter: warning: ${formatProblem(file, warning)}\n`);

@@ -86,7 +86,12 @@ const descriptions: Readonly<Record<string, string>> = {
   'log.format': 'auto: readable on a terminal, JSON otherwise. Default: auto.',
 };
 
-export function jsonSchema(): object {
+/** As a file: two spaces, a newline at the end. */
+export function jsonSchemaText(): string {
+  return `${JSON.stringify(jsonSchema(), null, 2)}\n`;
+}
+
+function jsonSchema(): object {
   const shape = z.toJSONSchema(z.strictObject(sections), { io: 'input' }) as Shape;
   finish(shape, '');
   return {
@@ -94,11 +99,6 @@ export function jsonSchema(): object {
     title: 'Configuration of microperimeter',
     $defs: { setItem: setItemShape },
   };
-}
-
-/** As a file: two spaces, a newline at the end. */
-export function jsonSchemaText(): string {
-  return `${JSON.stringify(jsonSchema(), null, 2)}\n`;
 }
 
 function finish(shape: Shape, path: string): void {
