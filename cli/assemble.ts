@@ -78,7 +78,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const counters = new SharedArrayBuffer(countersByteLength);
     const telemetry = telemetryDataOf(config, gate, counters);
 
-    const tun = createTun({ name: tunName, queues: 2 * links.interfaces.length });
+    const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
     const sockets = createTunnelSockets({
       port: config.tunnel.port,
@@ -98,7 +98,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       queues: tun.fds.map((fd, queue) => ({
         fd,
         direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
-        interfaceIndex: links.interfaces[queue >> 1].index,
+        interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
       })),
       sockets: { receive: sockets.receive, peers: sockets.peers },
       wakeFd: waker.fd,

@@ -21,6 +21,7 @@ export type QueueData = {
 };
 
 export type DataPathData = {
+  /** First those of each direction, then those of what opens a connection (linux/bpf/policy.ts). */
   readonly queues: readonly QueueData[];
   readonly sockets: TunnelDescriptors;
   readonly wakeFd: number;
