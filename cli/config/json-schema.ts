@@ -83,6 +83,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'control.socket': 'Path of its socket. Default: /run/microperimeter/control.sock.',
   log: 'What the agent writes to standard output.',
   'log.level': 'Default: info.',
+  'log.flows':
+    'Absolute path of a file that gets a line of JSON for each beginning and end of a flow.',
   'log.format': 'auto: readable on a terminal, JSON otherwise. Default: auto.',
 };
 

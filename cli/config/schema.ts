@@ -281,6 +281,7 @@ export const sections = {
   log: block({
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
+    flows: path.default(defaults.log.flows),
   }),
 } as const;
 

@@ -67,7 +67,7 @@ default: pass
 rules: []
 limits: { flows: 64, workers: 1 }
 control: { socket: /tmp/x.sock }
-log: { level: debug, format: json }
+log: { level: debug, format: json, flows: /var/log/flows.ndjson }
 `,
     'f',
   );
@@ -121,7 +121,7 @@ log: { level: debug, format: json }
     rules: [],
     limits: { flows: 64, workers: 1 },
     control: { socket: '/tmp/x.sock' },
-    log: { level: 'debug', format: 'json' },
+    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
   });
 });
 
