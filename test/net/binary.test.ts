@@ -82,7 +82,7 @@ t.test('a hair-pin, with the capabilities of the service alone', async (t) => {
   t.ok((await requestWeb(workload, `http://${addresses.server}/`)).ok);
   const { counters } = (await agent.status())!;
   t.ok(counters.redirected!.packets > 10, `${counters.redirected!.packets} packets redirected`);
-  t.equal(counters.redirected!.packets, counters.reinjected!.packets);
+  t.ok(counters.reinjected!.packets > 10, `${counters.reinjected!.packets} packets reinjected`);
   const asked = await shell(
     workload,
     `${binary} status --socket ${agent.socketPath} && ${binary} reload --socket ${agent.socketPath}`,
