@@ -23,6 +23,7 @@ import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import type { Health } from './service.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
@@ -234,6 +235,14 @@ export class Agent {
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDropped(tun),
     };
+  }
+
+  /** What the service manager is told. */
+  health(): Health {
+    const { gauges } = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { cause, open, sentence } = this.parts.gate.status(monotonicMs());
+    const state = stateOf(open, cause, modeNames[gauges[Gauge.SteeringMode] as SteeringMode]);
+    return { breaths: gauges[Gauge.Breaths], words: open ? state : `${state}: ${sentence}` };
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */

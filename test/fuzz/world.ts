@@ -229,7 +229,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
   const path: Path = {
-    io: { devices, socket, steering, clock, readiness },
+    io: { devices, openers: [], socket, steering, clock, readiness },
     arena,
     counters: createCounters(),
     flows: new Flows(options.flows, flowMemory),
