@@ -3,6 +3,7 @@
  * engine itself sent before, streams of segments that may be joined, both damaged; and who of them
  * may be put on the network, decided apart from the engine.
  */
+import { GateView } from '../../engine/path.ts';
 import { Reason } from '../../parsers/reason.ts';
 import {
   type Decoded,
@@ -16,6 +17,15 @@ import { Mutator, mendHeader } from './mutate.ts';
 import type { Random } from './random.ts';
 import type { Sample } from './samples.ts';
 import { firewall, type World } from './world.ts';
+
+/** Reasons of packets that have got no flow, as far as they are packets at all. */
+const withoutFlow: ReadonlySet<Reason> = new Set([
+  Reason.VirtioTooShort,
+  Reason.VirtioBadGso,
+  Reason.VirtioBadChecksum,
+  Reason.FlowsFull,
+  Reason.ResetEstablished,
+]);
 
 /** A flow that was redirected, as seen on the tunnel. */
 type KnownFlow = {
@@ -38,6 +48,16 @@ export class Known {
     for (const { datagrams } of world.socket.sent) {
       for (const datagram of datagrams.slice(0, 3)) this.noteDatagram(datagram);
     }
+  }
+
+  /**
+   * Note what was fed, counted under `reason`: the engine knows the later fragments of a first one
+   * that got as far as its flow, whatever became of it.
+   */
+  noteFirst(world: World, bytes: Buffer, reason: Reason): void {
+    const packet = decode(bytes);
+    if (packet?.part !== 'first' || world.path.gate === GateView.Pass) return;
+    if (!withoutFlow.has(reason)) this.fragments.set(datagramName(packet), flowName(packet));
   }
 
   private noteDatagram(datagram: Buffer): void {

@@ -48,8 +48,8 @@ function wirePackets(sample: Sample): number[] {
   return isRefused(sample) ? [1, ...counts] : counts;
 }
 
-/** Feed one packet and judge what becomes of it. */
-export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): void {
+/** Feed one packet and judge what becomes of it. Returns the reason that it was counted under. */
+export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): Reason {
   world.devices[direction].inbox.push(sample);
   const { innerMtu } = world.path;
   const delta = world.breathe();
@@ -63,7 +63,7 @@ export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): vo
   );
   if (world.socket.sent.length > 0) {
     judgeSent(world, sample, packet, direction, innerMtu, delta, total);
-    return;
+    return fates[0];
   }
   const allowed = wirePackets(sample);
   must(fates.length === 1 && allowed.includes(total), () => `counted ${told() || 'nowhere'}`);
@@ -73,6 +73,7 @@ export function feedAndJudge(world: World, sample: Sample, direction: 0 | 1): vo
   must(mayBeForwarded || reasonKinds[reason] === 'dropped', () => `forwarded as ${told()}`);
   must(!(malformed.has(reason) && packet !== undefined), () => `refused a good packet: ${told()}`);
   judgeWritten(world, sample, packet, direction, reason, innerMtu);
+  return reason;
 }
 
 function judgeSent(

@@ -27,7 +27,7 @@ function create(widen: (known: Known) => void) {
       // Of a host that talks to itself nothing tells which way a later fragment goes.
       if (sample.bytes.subarray(12, 16).equals(sample.bytes.subarray(16, 20))) continue;
       inputs.push(sample);
-      feedAndJudge(world, sample, direction);
+      known.noteFirst(world, sample.bytes, feedAndJudge(world, sample, direction));
       known.note(world);
     }
     widen(known);

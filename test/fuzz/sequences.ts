@@ -69,7 +69,8 @@ class Sequence {
       default: {
         const sample = random.once(3) ? this.mutator.next() : this.mutator.pick();
         this.inputs.push(sample);
-        feedAndJudge(world, sample, directionOf(sample.bytes));
+        const reason = feedAndJudge(world, sample, directionOf(sample.bytes));
+        this.known.noteFirst(world, sample.bytes, reason);
         this.known.note(world);
       }
     }
@@ -83,6 +84,7 @@ class Sequence {
       const sample = random.once(2) ? this.mutator.next() : this.mutator.pick();
       const { inbox } = world.devices[directionOf(sample.bytes)];
       if (sample.gso !== 0 || sample.bytes.length > world.path.innerMtu) continue;
+      if (decode(sample.bytes)?.part === 'first') continue;
       if (inbox.length === batchSize) continue;
       inbox.push(sample);
       this.inputs.push(sample);
