@@ -1,5 +1,7 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
+
 import { listFlows, parseFlowQuery } from '../control/flows.ts';
+import type { Measurements } from '../control/metrics.ts';
 import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
@@ -13,7 +15,7 @@ import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
-import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
@@ -82,6 +84,7 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.sayHowItStands();
     this.telemetry = new TelemetryThread(parts.telemetry, gate, {
       change: ({ level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
@@ -92,6 +95,16 @@ export class Agent {
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
     });
+  }
+
+  private sayHowItStands(): void {
+    const { dataPath, logger } = this.parts;
+    const { flows } = this.config.limits;
+    const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
+    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (this.leaksIpv6()) {
+      logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
+    }
   }
 
   /** Tell the firewall, let everything pass, deliver what is on its way, leave no trace. */
@@ -141,7 +154,6 @@ export class Agent {
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
     const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
-    const device = listInterfaces().find(({ index }) => index === tun.index);
     return {
       version,
       startedAt: new Date(this.startedMs).toISOString(),
@@ -158,13 +170,42 @@ export class Agent {
       },
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
       policy: config.policy,
-      ipv6: config.workload.ipv6,
+      ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
       flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
       rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
-      tunDropped: device?.sendDropped ?? 0,
+      tunDropped: tunDropped(tun),
+    };
+  }
+
+  /** What the metrics page tells. */
+  measurements(): Measurements {
+    const { gate, steering, tun } = this.parts;
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { leaseMs, open } = gate.status(monotonicMs());
+    return {
+      version,
+      reasons: reasonNames.flatMap((reason, index) =>
+        reasonKinds[index] === 'none'
+          ? []
+          : {
+              reason,
+              kind: reasonKinds[index],
+              packets: counters.packets[index],
+              bytes: counters.bytes[index],
+            },
+      ),
+      kernel: steering.readCounters(),
+      rules: this.ruleHits(),
+      gateOpen: open,
+      leaseSeconds: leaseMs / 1000,
+      firewall: this.config.firewalls[0].name,
+      flows: counters.gauges[Gauge.Flows],
+      flowCapacity: this.config.limits.flows,
+      innerMtu: counters.gauges[Gauge.InnerMtu],
+      tunDropped: tunDropped(tun),
     };
   }
 
@@ -179,7 +220,7 @@ export class Agent {
   }
 
   /** Connections that each rule decided since the policy came into force. */
-  private ruleHits(): object[] {
+  private ruleHits(): { name: string; line: number; hits: number }[] {
     const { hits } = this.policy;
     const rows = this.config.rules.map(({ line, name }, rule) => ({
       name,
@@ -187,6 +228,11 @@ export class Agent {
       hits: hits[rule],
     }));
     return [...rows, { name: 'default', line: 0, hits: hits[hits.length - 1] }];
+  }
+
+  /** IPv6 goes past inspection: the host has it, and it is let through. */
+  private leaksIpv6(): boolean {
+    return this.parts.links.globalIpv6 && this.config.workload.ipv6 === 'pass';
   }
 
   private ruleName(rule: number, generation: number): string {
@@ -223,12 +269,18 @@ function monotonicMs(): number {
   return seconds * 1000 + nanoseconds / 1e6;
 }
 
+/** Packets that waited for the data path in vain: the device's queue was full. */
+function tunDropped(tun: Tun): number {
+  return listInterfaces().find(({ index }) => index === tun.index)?.sendDropped ?? 0;
+}
+
 function counted(counters: Counters): Record<string, object> {
   const result: Record<string, object> = {};
   for (let reason = 0; reason < reasonNames.length; reason++) {
     if (counters.packets[reason] === 0) continue;
     result[reasonNames[reason]] = {
       kind: reasonKinds[reason],
+      words: reasonSentences[reason],
       packets: counters.packets[reason],
       bytes: counters.bytes[reason],
     };

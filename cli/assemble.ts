@@ -15,29 +15,21 @@ import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
 import { Closers } from '../linux/fd.ts';
-import { addressesOf, defaultRouteInterface, interfaceByName, routeTo } from '../linux/netlink.ts';
+import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
-import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
+import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
+import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
-
-function findLinks(config: Config): Links {
-  const { interfaces: names } = config.workload;
-  const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
-  const broadcasts = interfaces.flatMap(({ index }) =>
-    addressesOf(index).ipv4.map(({ broadcast }) => broadcast),
-  );
-  return { interfaces, broadcasts: broadcasts.filter((address) => address !== 0) };
-}
 
 function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
   return {

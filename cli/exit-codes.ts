@@ -24,8 +24,12 @@ export const ExitCode = {
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
-const codes: Readonly<Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE', ExitCode>> = {
+const codes: Readonly<
+  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | 'RULES_TOO_LARGE', ExitCode>
+> = {
   ERR_USAGE: ExitCode.Usage,
+  // More rules than the compiled form has room for.
+  RULES_TOO_LARGE: ExitCode.Usage,
   ERR_SYSTEM_CALL: ExitCode.Unexpected,
   ERR_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_NO_TUN_DEVICE: ExitCode.Unsupported,
@@ -40,6 +44,7 @@ const codes: Readonly<Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE', E
   ERR_ALREADY_RUNNING: ExitCode.AlreadyRunning,
   ERR_CONTROL_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_CONTROL_SOCKET: ExitCode.Unexpected,
+  ERR_METRICS_ADDRESS: ExitCode.Network,
 };
 
 export function exitCodeOf(error: unknown): ExitCode {

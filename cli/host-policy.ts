@@ -16,7 +16,10 @@ export const pinDirectory = '/run/microperimeter/bpf';
 const heartbeatTimeoutMs = 700;
 export type Links = {
   readonly interfaces: readonly Interface[];
+  /** Directed broadcast addresses of the interfaces. */
   readonly broadcasts: readonly number[];
+  /** The host has an IPv6 address that others can reach. */
+  readonly globalIpv6: boolean;
 };
 
 /** Never redirected, whatever the rules say. */

@@ -6,8 +6,10 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
+import { reload } from './commands/reload.ts';
 import { run } from './commands/run.ts';
 import { schema } from './commands/schema.ts';
 import { status } from './commands/status.ts';
@@ -40,13 +42,32 @@ function buildProgram(done: (code: number) => void): Command {
     .command('check')
     .description('check a configuration file')
     .argument('<file>', 'configuration file')
-    .action((file) => done(check(file)));
+    .option('--notes', 'what is worth a look and may well be meant, too', false)
+    .option('--json', 'as JSON', false)
+    .action((file, options) => done(check(file, options)));
+  program
+    .command('explain')
+    .description('which rule decides about a connection, and why')
+    .argument('[connection...]', 'such as: tcp 10.1.0.9:41000 to 10.2.0.7:5432')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--direction <direction>', 'egress: the first end is this host; ingress: the second')
+    .option('--local <addresses>', "CIDRs that count as this host's, with commas between")
+    .option('--pcap <file>', 'every connection of a capture')
+    .option('--all', 'every rule that does not match', false)
+    .option('--json', 'as JSON', false)
+    .action(async (words, options) => done(await explain(words, options)));
   program
     .command('status')
     .description('what the running agent says about itself')
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
+  program
+    .command('reload')
+    .description('the running agent reads its configuration again')
+    .option('--json', 'as JSON', false)
+    .option(...socketOption)
+    .action(async (options) => done(await reload(options)));
   program
     .command('stop')
     .description('stop the running agent and wait until it is gone')
@@ -108,7 +129,8 @@ async function main(): Promise<number> {
     code = result;
   });
   try {
-    await program.parseAsync(process.argv);
+    // An arrow looks like an option.
+    await program.parseAsync(process.argv.map((word) => (word === '->' ? 'to' : word)));
     return code;
   } catch (error) {
     // commander has printed its own; asked-for help has exit code 0.

@@ -7,10 +7,15 @@ export type ControlAnswer = { readonly status: number; readonly body: unknown };
 /** The agent answers from its main thread, which never waits for packets. */
 const answerTimeoutMs = 5_000;
 
-/** Throws a ControlError: not running, not permitted, or no answer. */
-export function request(socketPath: string, method: string, path: string): Promise<ControlAnswer> {
+/** Throws a ControlError: not running, not permitted, or no answer within `timeoutMs`. */
+export function request(
+  socketPath: string,
+  method: string,
+  path: string,
+  timeoutMs = answerTimeoutMs,
+): Promise<ControlAnswer> {
   return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(answerTimeoutMs);
+    const signal = AbortSignal.timeout(timeoutMs);
     const sent = httpRequest({ socketPath, method, path, agent: false, signal }, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));

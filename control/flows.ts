@@ -45,7 +45,7 @@ export type FlowNames = {
 export const maximumFlowRows = 10_000;
 const defaultFlowRows = 50;
 
-const verdictNames: Readonly<Record<Verdict, string>> = {
+export const verdictNames: Readonly<Record<Verdict, string>> = {
   [Verdict.Undecided]: 'undecided',
   [Verdict.Redirect]: 'redirect',
   [Verdict.Pass]: 'pass',

@@ -5,6 +5,8 @@
  *
  *     GET /status   200, what the provider returns
  *     GET /flows    200, the flow table; 400 when the question is wrong (control/flows.ts)
+ *     POST /reload  200 when the configuration was read again; 409 when nothing has changed since
+ *                   the file is wrong or needs a restart; either way a ReloadAnswer
  *     POST /stop    202, and the agent begins to stop
  *
  * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
@@ -16,10 +18,21 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { ControlError, errnoNameOf, socketError } from './errors.ts';
 
+export type ReloadAnswer = {
+  readonly ok: boolean;
+  /** What is different now; empty unless `ok`. */
+  readonly changed: readonly string[];
+  /** Why nothing has changed; empty when `ok`. */
+  readonly refused: readonly string[];
+  readonly warnings: readonly string[];
+};
+
 export type ControlProvider = {
   status(): object;
   /** Throws RangeError with a sentence when the question is wrong. */
   flows(query: URLSearchParams): object;
+  /** Read the configuration again. Never rejects. */
+  reload(): Promise<ReloadAnswer>;
   /** Begin to stop; returns at once. */
   stop(): void;
 };
@@ -144,13 +157,17 @@ function answer(
     reply(response, 200, provider.status());
   } else if (asked === 'GET /flows') {
     replyFlows(response, url.searchParams, provider);
+  } else if (asked === 'POST /reload') {
+    provider.reload().then((result) => reply(response, result.ok ? 200 : 409, result));
   } else if (asked === 'POST /stop') {
     reply(response, 202, { stopping: true });
     response.once('close', () => provider.stop());
-  } else if (['/status', '/flows', '/stop'].includes(url.pathname)) {
+  } else if (['/status', '/flows', '/reload', '/stop'].includes(url.pathname)) {
     reply(response, 405, { error: `${request.method} is not for ${request.url}` });
   } else {
-    reply(response, 404, { error: 'there are GET /status, GET /flows and POST /stop' });
+    reply(response, 404, {
+      error: 'there are GET /status, GET /flows, POST /reload and POST /stop',
+    });
   }
 }
 

@@ -6,9 +6,11 @@
  * calls write into it, TypeScript reads it through typed arrays and a WebAssembly function sums
  * checksums over it, all without a copy.
  *
- *     | device slots            | datagram slots          | scratch: headers | answer |
+ *     | device slots            | datagram slots          | scratch: headers | answer | held |
  *     | headroom | 64 KiB packet | 64 KiB datagram          |
  */
+
+import { heldSlotLength, heldSlots } from './held-fragments.ts';
 
 /** The largest IPv4 packet (RFC 791: total length is 16 bits). */
 export const maximumPacketLength = 65535;
@@ -34,6 +36,8 @@ export const scratchLength = 4 * 1024 * 1024;
 /** The longest answer of ours: an ICMP error of 576 bytes (RFC 1812 section 4.3.2.3). */
 export const answerLength = 1024;
 
+const heldLength = heldSlots * heldSlotLength;
+
 export type Arena = {
   readonly bytes: Uint8Array;
   readonly view: DataView;
@@ -47,6 +51,8 @@ export type Arena = {
   readonly scratchEnd: number;
   /** Room for one packet that we make ourselves (`answerLength` bytes). */
   readonly answerAt: number;
+  /** Room for the fragments that wait for their first one, redirecting and reinjecting. */
+  readonly heldAt: readonly [number, number];
 };
 
 /**
@@ -55,7 +61,9 @@ export type Arena = {
  */
 export function createArena(deviceCount: number, datagramCount: number): Arena {
   const slotsLength = (deviceCount + datagramCount) * slotLength;
-  const pages = Math.ceil((slotsLength + scratchLength + answerLength) / pageLength);
+  const heldAt = slotsLength + scratchLength + answerLength;
+  const endAt = heldAt + 2 * heldLength;
+  const pages = Math.ceil(endAt / pageLength);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
   const deviceSlots = new Int32Array(deviceCount);
   for (let slot = 0; slot < deviceCount; slot++) deviceSlots[slot] = slot * slotLength + headroom;
@@ -72,5 +80,6 @@ export function createArena(deviceCount: number, datagramCount: number): Arena {
     scratchAt: slotsLength,
     scratchEnd: slotsLength + scratchLength,
     answerAt: slotsLength + scratchLength,
+    heldAt: [heldAt, heldAt + heldLength],
   };
 }

@@ -101,10 +101,14 @@ export type Config = {
   readonly policy: PolicyConfig;
   /** What no rule matches. */
   readonly default: Action;
-  /** In order: the first that matches decides. Sets are resolved; each list is sorted and merged. */
+  /**
+   * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
+   */
   readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };
+  /** Where Prometheus may ask; undefined: nowhere. */
+  readonly metrics: { readonly address: string; readonly port: number } | undefined;
   readonly log: {
     readonly level: 'debug' | 'info' | 'warn' | 'error';
     readonly format: 'auto' | 'pretty' | 'json';
@@ -177,7 +181,7 @@ export const limits = {
   /** sun_path of linux/un.h has 108 bytes, its end included. */
   socketPath: { min: 2, max: 107 },
   rolloutPercent: { min: 0, max: 100 },
-  /** What filter sets of whole networks have; reading so many takes 7 s and a gigabyte. */
+  /** What filter sets of whole networks have; reading so many takes 8 s and a gigabyte. */
   rules: { min: 0, max: 100_000 },
   sets: { min: 0, max: 10_000 },
   /** Of one set, or of one list in a rule. */

@@ -92,6 +92,10 @@ export interface PacketDevice {
   readonly direction: Direction;
   /** Kernel index of the workload interface that this queue stands for. */
   readonly interfaceIndex: number;
+  /**
+   * Not 0: the errno for which nothing can be read any more, such as EBADFD when it was deleted.
+   */
+  readonly failure: number;
   /** Never blocks. Fills `batch` from 0 until it is full or the queue is empty; returns count. */
   read(batch: PacketBatch): number;
   /**

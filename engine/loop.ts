@@ -34,6 +34,19 @@ const mtuTicks = 100;
  */
 const minimumMtu = 68;
 
+/**
+ * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
+ * heart, so the data path must end.
+ */
+export class DeviceFailure extends Error {
+  readonly code = 'ERR_DEVICE_FAILURE';
+
+  constructor(errno: number) {
+    super(`the TUN device cannot be read any more (errno ${errno}): was it deleted?`);
+    this.name = 'DeviceFailure';
+  }
+}
+
 export class Loop {
   private readonly path: Path;
   private readonly gate: Gate;
@@ -111,6 +124,7 @@ export class Loop {
     while (clock.now() < end) {
       if (this.breathe() === 0) readiness.wait(10);
     }
+    this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.publish();
   }
 
@@ -136,6 +150,7 @@ export class Loop {
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
+    if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
     if (mode === this.mode) return;
     this.mode = mode;
@@ -145,7 +160,12 @@ export class Loop {
   private tick(): void {
     const { path } = this;
     this.lastTick = path.nowTick;
+    for (const { failure } of path.devices) {
+      if (failure !== 0) throw new DeviceFailure(failure);
+    }
     path.flows.sweep(path.nowTick, sweepPerTick);
+    this.redirect.expireHeld(path.nowTick);
+    this.reinject.expireHeld(path.nowTick);
     if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
     this.publish();
   }

@@ -4,20 +4,29 @@
  *  1. process   one batch from one device queue; the gate first, then packet by packet
  *  2. decide    check, key, find the flow or classify a new one
  *  3. forward   pass, drop, or into the tunnel (engine/encapsulate.ts), by the flow's verdict
+ *  4. release   later fragments that waited for this first one (engine/held-fragments.ts)
  *
  * Every packet of the batch ends under exactly one reason.
  */
 import { KeyKind, readFlowKey } from '../parsers/flow-key.ts';
-import { checkIpv4, ipv4ChecksumOk, ipv4Id, ipv4TotalLength, Protocol } from '../parsers/ipv4.ts';
+import {
+  checkIpv4,
+  ipv4ChecksumOk,
+  ipv4Id,
+  ipv4Protocol,
+  ipv4TotalLength,
+  Protocol,
+} from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
-import { resetLength, writeTcpReset } from '../parsers/tcp-reset.ts';
+import { resetLength, writeResetToReceiver, writeResetToSender } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
 import { builtInRule, classify, onFailureOf, verdictOf } from './classifier/lookup.ts';
 import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
+import { HeldFragments } from './held-fragments.ts';
 import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
 import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
@@ -27,16 +36,23 @@ export class Redirect {
   private readonly encapsulator: Encapsulator;
   private readonly packet: Packet = createPacket();
   private readonly pieces = createPieces();
+  /** Tagged with the queue that they came by. */
+  private readonly held: HeldFragments;
 
   constructor(path: Path, encapsulator: Encapsulator) {
     this.path = path;
     this.encapsulator = encapsulator;
+    this.held = new HeldFragments(path.arena.bytes, path.arena.heldAt[0]);
   }
 
-  /** Decide and forward all packets of a batch that was read from `device`. Does not flush. */
+  /**
+   * Decide and forward all packets of a batch that was read from `device`. Does not flush; what was
+   * queued before has been.
+   */
   process(batch: PacketBatch, device: PacketDevice, link: number): void {
     const { gate } = this.path;
     const { packet } = this;
+    this.held.reclaim();
     for (let i = 0; i < batch.count; i++) {
       loadPacket(packet, batch, i);
       if (batch.reason[i] !== Reason.Ok) this.end(batch.reason[i]);
@@ -47,28 +63,81 @@ export class Redirect {
 
   private decide(device: PacketDevice, link: number): void {
     const { packet, path } = this;
-    const { flows, nowTick } = path;
     const { key } = packet;
     const malformed = this.read();
     if (malformed !== Reason.Ok) return this.end(malformed);
     const tcp = key.protocol === Protocol.Tcp && key.kind <= KeyKind.FirstFragment;
     const flags = tcp ? tcpFlags(path.arena.view, key.transportAt) : 0;
     let flow = this.find();
-    if (flow === noFlow && key.kind === KeyKind.LaterFragment) {
-      return this.end(Reason.FragmentUnmatched);
-    }
+    if (flow === noFlow && key.kind === KeyKind.LaterFragment) return this.hold(device, link);
     if (flow === noFlow && key.kind === KeyKind.IcmpError) return this.passError(device);
     if (key.kind <= KeyKind.FirstFragment) {
       flow = this.admit(flow, flags, device, link);
       if (flow === noFlow) return;
       if (key.kind === KeyKind.FirstFragment) rememberFragments(path, packet, flow);
     }
-    flows.touch(flow, flags, nowTick);
-    flows.account(flow, device.direction, wirePackets(packet), packet.length);
-    if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
-      return this.end(Reason.DroppedGateClosed);
-    }
     this.forward(flow, flags, device, link);
+    if (key.kind === KeyKind.FirstFragment && this.held.count > 0) {
+      this.release(flow, device, link);
+    }
+  }
+
+  /** A later fragment whose first one has not come waits for it. */
+  private hold(device: PacketDevice, link: number): void {
+    const { arena, nowTick } = this.path;
+    const { packet } = this;
+    const { at, key, length } = packet;
+    // No kernel makes a super-packet or an unfinished checksum of a fragment.
+    if (packet.gso !== Gso.None || packet.checksumStart !== 0) {
+      return this.end(Reason.FragmentUnmatched);
+    }
+    const id = ipv4Id(arena.view, at);
+    const queue = 2 * link + device.direction;
+    const { destination, protocol, source } = key;
+    if (!this.held.hold(at, length, source, destination, id, protocol, queue, nowTick)) {
+      this.end(Reason.FragmentsFull);
+    }
+  }
+
+  /** What waited for the packet at hand follows it, unless it came by another queue. */
+  private release(flow: number, device: PacketDevice, link: number): void {
+    const { held, packet, path } = this;
+    const { destination, source } = packet.key;
+    const id = ipv4Id(path.arena.view, packet.at);
+    const protocol = ipv4Protocol(path.arena.view, packet.at);
+    while (held.take(source, destination, id, protocol)) {
+      this.loadHeld();
+      if (held.tag === 2 * link + device.direction) this.forward(flow, 0, device, link);
+      else this.end(Reason.FragmentUnmatched);
+    }
+  }
+
+  /** The fragment just taken becomes the packet at hand. It was read before, when it came. */
+  private loadHeld(): void {
+    const { held, packet, path } = this;
+    packet.at = held.at;
+    packet.length = held.length;
+    packet.gso = Gso.None;
+    packet.gsoSize = 0;
+    packet.checksumStart = 0;
+    packet.checksumOffset = 0;
+    readFlowKey(path.arena.view, packet.at, packet.key);
+  }
+
+  /** Once a tick: fragments whose first one has not come in time. */
+  expireHeld(nowTick: number): void {
+    while (this.held.takeExpired(nowTick)) {
+      this.loadHeld();
+      this.end(Reason.FragmentUnmatched);
+    }
+  }
+
+  /** Nothing is decided from now on: what waits goes straight on. */
+  passHeld(): void {
+    while (this.held.takeExpired(Number.POSITIVE_INFINITY)) {
+      this.loadHeld();
+      this.pass(this.path.devices[this.held.tag], Reason.PassedGateClosed);
+    }
   }
 
   /** The flow of the packet at hand, or noFlow. */
@@ -168,7 +237,14 @@ export class Redirect {
   }
 
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
-    const verdict = this.path.flows.verdict[flow] as Verdict;
+    const { packet, path } = this;
+    const { flows } = path;
+    flows.touch(flow, flags, path.nowTick);
+    flows.account(flow, device.direction, wirePackets(packet), packet.length);
+    if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
+      return this.end(Reason.DroppedGateClosed);
+    }
+    const verdict = flows.verdict[flow] as Verdict;
     if (verdict === Verdict.Redirect) {
       if (this.path.gate === GateView.Closed) return this.pass(device, Reason.PassedGateClosed);
       return this.encapsulator.send(this.packet, flow, flags, device.direction, link);
@@ -227,16 +303,17 @@ export class Redirect {
     this.pass(device, Reason.PassedUnrelatedError);
   }
 
-  /** `established: reset`: the sender's connection ends now, its peer's when it speaks next. */
+  /** `established: reset`: the connection ends now, at both its ends. */
   private reset(device: PacketDevice, link: number, flags: number): void {
-    const { arena } = this.path;
+    const { bytes, view, answerAt } = this.path.arena;
     const { packet, pieces } = this;
     if ((flags & TcpFlag.Rst) === 0) {
-      const { answerAt } = arena;
-      writeTcpReset(arena.bytes, arena.view, answerAt, packet.at, packet.key.transportAt);
       pieces.count = 0;
       addPiece(pieces, answerAt, resetLength);
+      writeResetToSender(bytes, view, answerAt, packet.at, packet.key.transportAt);
       opposite(this.path, link, device.direction).write(pieces, Gso.None, 0, 0, 0);
+      writeResetToReceiver(bytes, view, answerAt, packet.at, packet.key.transportAt);
+      device.write(pieces, Gso.None, 0, 0, 0);
     }
     this.end(Reason.ResetEstablished);
   }

@@ -3,13 +3,20 @@
  *
  *  1. process   a batch of datagrams, each perhaps many joined by the kernel (UDP_GRO)
  *  2. accept    sender, tunnel header, inner packet, flow, cookie: semantics of "who may inject"
- *  3. emit      what the coalescer has joined is written to the queue of its direction
+ *  3. deliver   to the coalescer, with the later fragments that waited for this first one
+ *  4. emit      what the coalescer has joined is written to the queue of its direction
  *
  * A packet from the tunnel is put on the host's network as if inspected; so anything that is not
  * the answer to a packet that we redirected is a counted drop.
  */
 import { createFlowKey, type FlowKey, KeyKind, readFlowKey } from '../parsers/flow-key.ts';
-import { checkIpv4, ipv4ChecksumOk, ipv4Id, ipv4TotalLength } from '../parsers/ipv4.ts';
+import {
+  checkIpv4,
+  ipv4ChecksumOk,
+  ipv4Id,
+  ipv4Protocol,
+  ipv4TotalLength,
+} from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { Coalescer, type CoalescerSink } from '../tunnel/coalesce.ts';
 import { createTunnelHeader, type TunnelHeader } from '../tunnel/encapsulation.ts';
@@ -17,6 +24,7 @@ import type { Pieces } from '../tunnel/pieces.ts';
 import { contains, type Prefix } from './classifier/built-in.ts';
 import { count } from './counters.ts';
 import { noFlow, Verdict } from './flows.ts';
+import { HeldFragments } from './held-fragments.ts';
 import type { DatagramBatch, Gso } from './io.ts';
 import type { Path } from './path.ts';
 
@@ -26,9 +34,12 @@ export class Reinject implements CoalescerSink {
   private readonly key: FlowKey = createFlowKey();
   private readonly header: TunnelHeader = createTunnelHeader();
   private readonly coalescer: Coalescer;
+  /** Tagged with the cookie that came with them. */
+  private readonly held: HeldFragments;
 
   constructor(path: Path) {
     this.path = path;
+    this.held = new HeldFragments(path.arena.bytes, path.arena.heldAt[1]);
     this.senders = path.policy.builtIns.tunnelPeers;
     this.coalescer = new Coalescer(path.arena.bytes, path.arena.view, this);
     this.coalescer.joinUdp = path.joinUdp;
@@ -55,6 +66,7 @@ export class Reinject implements CoalescerSink {
       } while (at < end);
     }
     this.coalescer.flush();
+    this.held.reclaim();
   }
 
   private isFirewall(source: number): boolean {
@@ -64,11 +76,10 @@ export class Reinject implements CoalescerSink {
     return false;
   }
 
-  /** Ok: the packet is with the coalescer. Else why not. */
+  /** Ok: the packet is with the coalescer, or waits for its first fragment. Else why not. */
   private accept(at: number, end: number): Reason {
     const { path, header, key } = this;
     const { view } = path.arena;
-    const { flows } = path;
     const badHeader = path.encapsulation.check(view, at, end, header);
     if (badHeader !== Reason.Ok) return badHeader;
     if (header.control === 1) return Reason.TunnelControl;
@@ -78,17 +89,68 @@ export class Reinject implements CoalescerSink {
     if (!ipv4ChecksumOk(view, innerAt)) return Reason.Ipv4BadChecksum;
     const badKey = readFlowKey(view, innerAt, key);
     if (badKey !== Reason.Ok) return badKey;
-    const flow = this.findFlow(innerAt);
-    if (flow === noFlow) return Reason.FlowUnknown;
-    if (flows.verdict[flow] !== Verdict.Redirect) return Reason.FlowNotRedirected;
-    if (path.encapsulation.carriesCookie) {
-      if (header.hasCookie === 0) return Reason.TunnelCookieMissing;
-      if (header.cookie !== flows.cookie[flow]) return Reason.TunnelCookieWrong;
+    if (path.encapsulation.carriesCookie && header.hasCookie === 0) {
+      return Reason.TunnelCookieMissing;
     }
-    flows.lastSeen[flow] = path.nowTick;
-    const queue = 2 * flows.link[flow] + flows.directionOf(flow);
-    this.coalescer.add(innerAt, ipv4TotalLength(view, innerAt), flow, queue);
+    const length = ipv4TotalLength(view, innerAt);
+    const flow = this.findFlow(innerAt);
+    if (flow === noFlow) {
+      return key.kind === KeyKind.LaterFragment ? this.hold(innerAt, length) : Reason.FlowUnknown;
+    }
+    const denied = this.admit(flow, header.cookie);
+    if (denied !== Reason.Ok) return denied;
+    this.deliver(innerAt, length, flow);
     return Reason.Ok;
+  }
+
+  /** Whether a packet that came with this cookie may be put on the network as the flow's. */
+  private admit(flow: number, cookie: number): Reason {
+    const { encapsulation, flows } = this.path;
+    if (flows.verdict[flow] !== Verdict.Redirect) return Reason.FlowNotRedirected;
+    const wrong = encapsulation.carriesCookie && cookie !== flows.cookie[flow];
+    return wrong ? Reason.TunnelCookieWrong : Reason.Ok;
+  }
+
+  private deliver(at: number, length: number, flow: number): void {
+    const { flows, fragments, nowTick, arena } = this.path;
+    const { key } = this;
+    flows.lastSeen[flow] = nowTick;
+    const queue = 2 * flows.link[flow] + flows.directionOf(flow);
+    this.coalescer.add(at, length, flow, queue);
+    if (key.kind !== KeyKind.FirstFragment) return;
+    // Known already, unless the firewall made these fragments.
+    const id = ipv4Id(arena.view, at);
+    const protocol = ipv4Protocol(arena.view, at);
+    fragments.remember(key.source, key.destination, id, protocol, flow, nowTick);
+    if (this.held.count > 0) this.release(id, protocol, flow, queue);
+  }
+
+  /** A later fragment whose first one has not come waits for it; the sender is the firewall. */
+  private hold(at: number, length: number): Reason {
+    const { arena, nowTick } = this.path;
+    const { cookie } = this.header;
+    const { destination, protocol, source } = this.key;
+    const id = ipv4Id(arena.view, at);
+    const held = this.held.hold(at, length, source, destination, id, protocol, cookie, nowTick);
+    return held ? Reason.Ok : Reason.FragmentsFull;
+  }
+
+  /** What waited for the first fragment just delivered follows it, each by its own cookie. */
+  private release(id: number, protocol: number, flow: number, queue: number): void {
+    const { held, key, path } = this;
+    while (held.take(key.source, key.destination, id, protocol)) {
+      const denied = this.admit(flow, held.tag);
+      if (denied === Reason.Ok) this.coalescer.add(held.at, held.length, flow, queue);
+      else count(path.counters, denied, 1, held.length);
+    }
+  }
+
+  /** Once a tick: fragments whose first one has not come in time. */
+  expireHeld(nowTick: number): void {
+    const { held } = this;
+    while (held.takeExpired(nowTick)) {
+      count(this.path.counters, Reason.FragmentUnmatched, 1, held.length);
+    }
   }
 
   private findFlow(innerAt: number): number {

@@ -3,7 +3,8 @@
  * for the network namespace of who asks. `node dist/lab/tcx.js NAME:INDEX …` prints a line for
  * each hook that has any; nothing where the kernel has no TCX.
  */
-import { type Hook, programsOn } from '../linux/bpf/tcx.ts';
+import type { Hook } from '../linux/bpf/attach.ts';
+import { programsOn } from '../linux/bpf/tcx-link.ts';
 
 const hooks: readonly Hook[] = ['ingress', 'egress'];
 

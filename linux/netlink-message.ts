@@ -2,7 +2,7 @@
 import { NLA_F_NESTED, NLA_TYPE_MASK, nlattr, nlmsghdr } from './abi/netlink.ts';
 import { LITTLE_ENDIAN } from './syscall.ts';
 
-/** Room for any request we make: the largest carries a name and four numbers. */
+/** Room for any request we make: the largest carries two names and a few numbers. */
 const requestLength = 256;
 
 function align(length: number): number {
@@ -39,6 +39,13 @@ export class NetlinkRequest {
     return this;
   }
 
+  /** A C string. */
+  text(type: number, text: string): this {
+    const bytes = new TextEncoder().encode(`${text}\0`);
+    new Uint8Array(this.view.buffer).set(bytes, this.open(type, bytes.length));
+    return this;
+  }
+
   nest(type: number, fill: () => void): this {
     const start = this.at;
     this.open(type | NLA_F_NESTED, 0);
@@ -59,6 +66,13 @@ export class NetlinkRequest {
     this.at = data + align(length);
     return data;
   }
+}
+
+/** The C string that an attribute holds; empty when it is missing. */
+export function attributeText(view: DataView | undefined): string {
+  if (view === undefined) return '';
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  return new TextDecoder().decode(bytes).replace(/\0.*$/, '');
 }
 
 /** One message of an answer: its type, flags and what follows its header. */

@@ -1,20 +1,14 @@
 /**
  * What we ask of the kernel's network configuration and the little we set, over rtnetlink. Cold
- * path: every call opens a socket, asks, and closes it. Addresses are int32 of their wire bytes.
- *
- * The calling thread's network namespace is the one that answers.
+ * path. Addresses are int32 of their wire bytes. The calling thread's network namespace answers.
  */
 import { constants } from 'node:os';
-import { AF_INET, AF_INET6, AF_NETLINK, IFF_UP, SOCK_CLOEXEC, SOCK_RAW } from './abi/net.ts';
+import { AF_INET, AF_INET6, IFF_UP } from './abi/net.ts';
 import * as abi from './abi/netlink.ts';
 import { callFailed, SystemError } from './errors.ts';
-import {
-  type NetlinkMessage,
-  NetlinkRequest,
-  parseAttributes,
-  parseMessages,
-} from './netlink-message.ts';
-import { allocate, check, close, LITTLE_ENDIAN, recv, send, socket } from './syscall.ts';
+import { attributeText, NetlinkRequest, parseAttributes } from './netlink-message.ts';
+import { dump, dumpFlags, exchange, requestChange } from './netlink-socket.ts';
+import { LITTLE_ENDIAN } from './syscall.ts';
 
 export type Interface = {
   readonly index: number;
@@ -61,11 +55,6 @@ export type LinkSettings = {
   /** `none`: no link-local address, and with it no router solicitation. */
   readonly ipv6AddressGeneration?: 'none';
 };
-
-/** The kernel fills at most 32 KiB in one receive of a dump (net/netlink/af_netlink.c). */
-const answerLength = 65536;
-/** A dump during which the tables changed is asked again; under constant change the last counts. */
-const dumpAttempts = 5;
 
 /** All interfaces of this network namespace, by index. */
 export function listInterfaces(): Interface[] {
@@ -186,11 +175,9 @@ export function setLink(index: number, settings: LinkSettings): void {
       });
     });
   }
-  const { errno } = exchange(request, () => false);
+  const errno = requestChange(request);
   if (errno !== 0) throw callFailed('rtnetlink(RTM_NEWLINK)', errno);
 }
-
-const dumpFlags = abi.NLM_F_REQUEST | abi.NLM_F_DUMP;
 
 function outputInterface(attributes: Map<number, DataView>): number {
   const single = attributes.get(abi.RTA_OIF);
@@ -215,7 +202,7 @@ function readInterface(payload: DataView): Interface {
   const flags = payload.getUint32(abi.ifinfomsg.ifi_flags, LITTLE_ENDIAN);
   return {
     index: payload.getInt32(abi.ifinfomsg.ifi_index, LITTLE_ENDIAN),
-    name: text(attributes.get(abi.IFLA_IFNAME)),
+    name: attributeText(attributes.get(abi.IFLA_IFNAME)),
     mtu: attributes.get(abi.IFLA_MTU)?.getUint32(0, LITTLE_ENDIAN) ?? 0,
     up: (flags & IFF_UP) !== 0,
     type: payload.getUint16(abi.ifinfomsg.ifi_type, LITTLE_ENDIAN),
@@ -230,10 +217,6 @@ function bytesOf(view: DataView | undefined): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
-function text(view: DataView | undefined): string {
-  return new TextDecoder().decode(bytesOf(view)).replace(/\0.*$/, '');
-}
-
 function hexPairs(view: DataView | undefined): string {
   return Array.from(bytesOf(view), (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
@@ -241,47 +224,6 @@ function hexPairs(view: DataView | undefined): string {
 function counter(stats: DataView | undefined, at: number): number {
   if (stats === undefined || stats.byteLength < at + 8) return 0;
   return Number(stats.getBigUint64(at, LITTLE_ENDIAN));
-}
-
-function dump(request: NetlinkRequest, name: string): NetlinkMessage[] {
-  let messages: NetlinkMessage[] = [];
-  for (let attempt = 0; attempt < dumpAttempts; attempt++) {
-    const answer = exchange(request, () => false);
-    if (answer.errno !== 0) throw callFailed(`rtnetlink(${name})`, answer.errno);
-    messages = answer.messages;
-    if (!messages.some(({ flags }) => (flags & abi.NLM_F_DUMP_INTR) !== 0)) break;
-  }
-  return messages;
-}
-
-/** Ask once; collect until the kernel says done, acknowledges, refuses, or `enough` is true. */
-function exchange(
-  request: NetlinkRequest,
-  enough: (messages: readonly NetlinkMessage[]) => boolean,
-): { messages: NetlinkMessage[]; errno: number } {
-  const fd = check(
-    socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, abi.NETLINK_ROUTE),
-    'socket(AF_NETLINK)',
-  );
-  const region = allocate(answerLength);
-  try {
-    const asked = request.bytes();
-    region.bytes.set(asked);
-    check(send(fd, region.address, asked.length, 0), 'send(AF_NETLINK)');
-    const messages: NetlinkMessage[] = [];
-    while (!enough(messages)) {
-      const length = check(recv(fd, region.address, answerLength, 0), 'recv(AF_NETLINK)');
-      // A copy: the next receive overwrites the region, and views into it are kept.
-      for (const message of parseMessages(region.bytes.slice(0, length))) {
-        if (message.type === abi.NLMSG_DONE) return { messages, errno: 0 };
-        if (message.type !== abi.NLMSG_ERROR) messages.push(message);
-        else return { messages, errno: -message.payload.getInt32(0, LITTLE_ENDIAN) };
-      }
-    }
-    return { messages, errno: 0 };
-  } finally {
-    close(fd);
-  }
 }
 
 /** Errors by which a kernel without IPv6 answers a setting of IPv6. */

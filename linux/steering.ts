@@ -4,11 +4,12 @@
  * for the data path (heartbeat, mode, verdicts). They share two descriptors, valid in the whole
  * process.
  *
- * With `onAgentFailure: 'pass'` the links belong to the process and go with it, however it ends.
- * With 'drop' the links on the workload's interfaces are pinned: they stay, see the heartbeat grow
- * old, and drop, until the next start takes over or `releaseLeftovers` of bpf/pins.ts is called.
+ * With `onAgentFailure: 'drop'` the programs on the workload's interfaces outlive the process: they
+ * see the heartbeat grow old, and drop, until the next start takes over or `releaseLeftovers` of
+ * bpf/methods.ts is called. With 'pass' they go with the process, however it ends, where the
+ * kernel has TCX; by clsact they stay until then as well, and let pass.
  */
-import { mkdirSync, readFileSync, unlinkSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { Direction, type Steering } from '../engine/io.ts';
 import {
   BPF_F_MMAPABLE,
@@ -23,16 +24,10 @@ import {
   TUNSETSTEERINGEBPF,
 } from './abi/bpf.ts';
 import type { Program } from './bpf/asm.ts';
+import type { AttachMethod, Attachment, Hook } from './bpf/attach.ts';
 import { createMap, loadProgram, lookupElement, mapValues } from './bpf/load.ts';
+import { chooseAttachMethod, findLeftovers } from './bpf/methods.ts';
 import { Networks } from './bpf/networks.ts';
-import {
-  interfacePinDirectory,
-  pinsIn,
-  preparePinDirectory,
-  releaseDeadPins,
-  releasePin,
-  tidyPinDirectory,
-} from './bpf/pins.ts';
 import {
   CounterKind,
   type CounterName,
@@ -53,7 +48,6 @@ import {
 } from './bpf/policy.ts';
 import { nicProgram } from './bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
-import { type AttachMethod, type Attachment, type Hook, tcx } from './bpf/tcx.ts';
 import { Closers } from './fd.ts';
 import {
   allocate,
@@ -92,13 +86,12 @@ export interface AttachedSteering {
 
 type Maps = Readonly<Record<SteeringMapName, Fd>>;
 
-/** One program on one hook; `pinned` is its path, or ''. */
+/** One program on one hook. */
 type Place = {
   readonly attachment: Attachment;
   readonly program: (policy: SteeringPolicy) => Program;
-  /** Name of the interface when the link may be pinned, or ''. */
-  readonly pinFor: string;
-  pinned: string;
+  /** Name of the workload's interface; '' for the TUN device, which goes with the process. */
+  readonly interfaceName: string;
 };
 
 function createMaps(closers: Closers): Maps {
@@ -126,18 +119,19 @@ function createMaps(closers: Closers): Maps {
 function plan(policy: SteeringPolicy): {
   index: number;
   hook: Hook;
-  pinFor: string;
+  interfaceName: string;
   program: (policy: SteeringPolicy) => Program;
 }[] {
   const nics = policy.interfaces.flatMap((nic, ordinal) =>
     ([Direction.Egress, Direction.Ingress] as const).map((direction) => ({
       index: nic.index,
       hook: direction === Direction.Egress ? ('egress' as const) : ('ingress' as const),
-      pinFor: nic.name,
+      interfaceName: nic.name,
       program: (current: SteeringPolicy) => nicProgram(current, ordinal, direction),
     })),
   );
-  return [{ index: policy.tun.index, hook: 'ingress', pinFor: '', program: tunProgram }, ...nics];
+  const { index } = policy.tun;
+  return [{ index, hook: 'ingress', interfaceName: '', program: tunProgram }, ...nics];
 }
 
 function attachTunProgram(tun: Fd, request: number, name: string, program: Fd): void {
@@ -158,12 +152,12 @@ function withProgram<T>(program: Program, maps: Maps, use: (fd: Fd) => T): T {
 
 /**
  * Load the programs and put them on their hooks, in mode Pass and without a heartbeat: until the
- * data path speaks, `onAgentFailure` rules. Leftovers of a dead run on these interfaces go once
- * the new programs are in place. Throws SystemError, with nothing left behind.
+ * data path speaks, `onAgentFailure` rules. Leftovers of a dead run in this network namespace go
+ * once the new programs are in place. Throws SystemError, with nothing left behind.
  */
 export function attachSteering(
   policy: SteeringPolicy,
-  method: AttachMethod = tcx,
+  method: AttachMethod = chooseAttachMethod(),
 ): AttachedSteering {
   assertPolicy(policy);
   const closers = new Closers();
@@ -191,17 +185,15 @@ function attachAll(
     withProgram(program, maps, (fd) => attachTunProgram(tun, request, name, fd));
     closers.add(() => removeTunProgram(tun, request));
   }
+  const leftovers = findLeftovers(policy.pinDirectory);
   const places: Place[] = [];
-  for (const { index, hook, pinFor, program } of plan(policy)) {
+  for (const { index, hook, interfaceName, program } of plan(policy)) {
     const attachment = withProgram(program(policy), maps, (fd) => method.attach(fd, index, hook));
     closers.add(() => attachment.detach());
-    places.push({ attachment, program, pinFor, pinned: '' });
+    places.push({ attachment, program, interfaceName });
   }
-  const leftovers = findLeftovers(policy);
-  closers.add(() => unpin(places, policy.pinDirectory));
-  if (policy.onAgentFailure === 'drop') pin(places, policy.pinDirectory);
-  for (const path of leftovers) releasePin(path);
-  releaseDeadPins(policy.pinDirectory);
+  keepOrLetGo(places, policy);
+  for (const leftover of leftovers) leftover.release();
   return {
     controlFd: maps.control,
     verdictFd: maps.flows,
@@ -229,30 +221,13 @@ function assertPolicy(policy: SteeringPolicy): void {
   }
 }
 
-function findLeftovers(policy: SteeringPolicy): string[] {
-  return policy.interfaces.flatMap((nic) =>
-    pinsIn(interfacePinDirectory(policy.pinDirectory, nic.name)),
-  );
-}
-
-function pin(places: readonly Place[], directory: string): void {
-  preparePinDirectory(directory);
-  for (const place of places) {
-    if (place.pinFor === '' || place.pinned !== '') continue;
-    const path = interfacePinDirectory(directory, place.pinFor);
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    place.pinned = place.attachment.pin(path);
+/** What `onAgentFailure` needs to stay when the process ends. */
+function keepOrLetGo(places: readonly Place[], policy: SteeringPolicy): void {
+  for (const { attachment, interfaceName } of places) {
+    if (interfaceName === '') continue;
+    if (policy.onAgentFailure === 'drop') attachment.keep(policy.pinDirectory, interfaceName);
+    else attachment.letGo();
   }
-}
-
-function unpin(places: readonly Place[], directory: string): void {
-  const pinned = places.filter((place) => place.pinned !== '');
-  for (const place of pinned) {
-    const path = place.pinned;
-    place.pinned = '';
-    unlinkSync(path);
-  }
-  if (pinned.length > 0) tidyPinDirectory(directory);
 }
 
 function replace(
@@ -277,8 +252,7 @@ function replace(
   } finally {
     closers.closeAll();
   }
-  if (next.onAgentFailure === 'drop') pin(places, next.pinDirectory);
-  else unpin(places, next.pinDirectory);
+  keepOrLetGo(places, next);
 }
 
 /** Possible processors, of which a per-processor map has a value each: `0-3,8` is five. */

@@ -45,6 +45,10 @@ export const bind: (fd: Fd, address: Address, length: number) => number = libc.f
 export const connect: (fd: Fd, address: Address, length: number) => number = libc.func(
   'int connect(int, uintptr_t, uint32_t)',
 );
+export const listen: (fd: Fd, backlog: number) => number = libc.func('int listen(int, int)');
+export const accept4: (fd: Fd, address: Address, length: Address, flags: number) => Fd = libc.func(
+  'int accept4(int, uintptr_t, uintptr_t, int)',
+);
 export const setsockopt: (
   fd: Fd,
   level: number,

@@ -118,7 +118,7 @@ const rows = {
   ResetEstablished: [
     'reset-established',
     'dropped',
-    'its connection began where the firewall did not see it; the sender was reset',
+    'its connection began where the firewall did not see it; both ends were reset',
   ],
   FlowsFull: ['flows-full', 'dropped', 'the flow table is full and nothing could be evicted'],
   TooBig: [

@@ -24,9 +24,12 @@ const headers = [
   'time.h',
   'linux/if.h',
   'linux/if_arp.h',
+  'linux/if_ether.h',
   'linux/if_link.h',
   'linux/if_tun.h',
   'linux/netlink.h',
+  'linux/pkt_cls.h',
+  'linux/pkt_sched.h',
   'linux/rtnetlink.h',
   'linux/virtio_net.h',
 ];
@@ -46,6 +49,7 @@ const structs: Record<string, string> = {
   nlattr: 'nla_len nla_type',
   ifinfomsg: 'ifi_family ifi_type ifi_index ifi_flags ifi_change',
   ifaddrmsg: 'ifa_family ifa_prefixlen ifa_scope ifa_index',
+  tcmsg: 'tcm_ifindex tcm_handle tcm_parent tcm_info',
   rtmsg: 'rtm_family rtm_dst_len rtm_table rtm_scope rtm_type',
   rtnexthop: 'rtnh_len rtnh_ifindex',
   rtnl_link_stats64: 'rx_dropped tx_dropped',
@@ -64,7 +68,10 @@ NLM_F_REQUEST NLM_F_ACK NLM_F_DUMP_INTR NLM_F_DUMP NLA_F_NESTED NLA_TYPE_MASK RT
 RTM_GETLINK RTM_GETADDR RTM_GETROUTE RTN_UNICAST RTN_LOCAL RT_TABLE_MAIN RT_SCOPE_UNIVERSE RTA_DST
 RTA_OIF RTA_GATEWAY RTA_PRIORITY RTA_PREFSRC RTA_METRICS RTA_MULTIPATH RTAX_MTU IFA_ADDRESS
 IFA_LOCAL IFA_BROADCAST IFLA_ADDRESS IFLA_IFNAME IFLA_MTU IFLA_TXQLEN IFLA_STATS64 IFLA_AF_SPEC
-IFLA_INET6_ADDR_GEN_MODE IN6_ADDR_GEN_MODE_NONE ARPHRD_ETHER`
+IFLA_INET6_ADDR_GEN_MODE IN6_ADDR_GEN_MODE_NONE ARPHRD_ETHER NLM_F_REPLACE NLM_F_EXCL NLM_F_CREATE
+RTM_NEWQDISC RTM_DELQDISC RTM_GETQDISC RTM_NEWTFILTER RTM_DELTFILTER RTM_GETTFILTER TCA_KIND
+TCA_OPTIONS ETH_P_ALL TC_H_CLSACT TC_H_MIN_INGRESS TC_H_MIN_EGRESS TCA_BPF_FD TCA_BPF_NAME
+TCA_BPF_FLAGS TCA_BPF_FLAG_ACT_DIRECT`
   .trim()
   .split(/\s+/);
 

@@ -76,6 +76,10 @@ bootstrap_package() {
   procps) echo "ps processes and sysctl" ;;
   util-linux) echo "nsenter programs inside a namespace" ;;
   openssl) echo "openssl certificates for the test firewall" ;;
+  sockperf) echo "sockperf round-trip times" ;;
+  fastd) echo "fastd a tunnel to compare with" ;;
+  wireguard-go) echo "wireguard-go a tunnel to compare with" ;;
+  wireguard-tools) echo "wg setting up that tunnel" ;;
   curl) echo "curl requests through the tunnel" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
   python3 | make) echo "$1 building optional native modules" ;;

@@ -1,29 +1,41 @@
 /**
  * `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself.
  */
+import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
+import type { Config } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
-import { loadConfig } from '../config/file.ts';
+import { readConfigFile } from '../config/file.ts';
+import { formatProblem } from '../config/parse.ts';
 import { ExitCode } from '../exit-codes.ts';
-import { createLogger, type Logger } from '../log.ts';
+import { createLogger } from '../log.ts';
+import { Reloader } from '../reload.ts';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
-  const config = loadConfig(options.config);
+  const { config, warnings } = readConfigFile(options.config);
   const logger = createLogger(config.log);
+  for (const warning of warnings) logger.warn(formatProblem(options.config, warning));
   const stop = new StopRequest();
-  const forget = listenToSignals(stop, logger);
   let agent: Agent | undefined;
+  const reloader = new Reloader(options.config, config, logger, async (next) => {
+    if (agent === undefined) throw new Error('the agent is still starting');
+    await agent.reload(next);
+  });
+  const forget = listenToSignals(stop, reloader);
   let control: ControlServer | undefined;
+  let metrics: MetricsServer | undefined;
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
+      reload: () => reloader.reload('the control socket'),
       stop: () => stop.ask('the control socket'),
     });
     agent = await assemble(config, logger);
+    metrics = await startMetrics(config, agent);
     const code = await Promise.race([agent.ended, stop.asked]);
     if (typeof code === 'number') return code;
     logger.info(`stopping: asked by ${code}`);
@@ -34,8 +46,21 @@ export async function run(options: { config: string }): Promise<number> {
     logger.debug({ err: error }, 'where it failed');
     throw error;
   } finally {
+    await metrics?.close();
     await control?.close();
     forget();
+  }
+}
+
+/** An agent whose metrics cannot be had does not start: it is stopped again. */
+async function startMetrics(config: Config, agent: Agent): Promise<MetricsServer | undefined> {
+  if (config.metrics === undefined) return undefined;
+  const { address, port } = config.metrics;
+  try {
+    return await startMetricsServer(address, port, () => agent.measurements());
+  } catch (error) {
+    await agent.stop();
+    throw error;
   }
 }
 
@@ -55,11 +80,9 @@ class StopRequest {
   }
 }
 
-function listenToSignals(stop: StopRequest, logger: Logger): () => void {
+function listenToSignals(stop: StopRequest, reloader: Reloader): () => void {
   const onStop = (signal: NodeJS.Signals) => stop.ask(signal);
-  const onReload = () => {
-    logger.warn('SIGHUP: reload is not supported yet: restart the agent to use a changed file');
-  };
+  const onReload = (signal: NodeJS.Signals) => void reloader.reload(signal);
   process.on('SIGTERM', onStop);
   process.on('SIGINT', onStop);
   process.on('SIGHUP', onReload);

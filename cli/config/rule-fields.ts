@@ -1,6 +1,7 @@
 /**
  * The kinds of values that sets and rules have. A list of addresses or ports is read to items, of
- * which a set's name is one: what it stands for is known once the whole file is (cli/config/rules.ts).
+ * which a set's name is one: what it stands for is known once the whole file is read
+ * (cli/config/rules.ts).
  */
 import { z } from 'zod';
 import { type Range as Limits, limits } from '../../engine/config.ts';

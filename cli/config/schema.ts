@@ -16,6 +16,7 @@ import {
   choice,
   choiceWithRefusals,
   duration,
+  endpoint,
   exception,
   integer,
   mac,
@@ -276,7 +277,7 @@ export const sections = {
       new RegExp(`^/[^\\0]{1,${limits.socketPath.max - 1}}$`),
     ).default(defaults.control.socket),
   }),
-  metrics: notYet('there is no metrics page; microperimeter status --json has the counters'),
+  metrics: block({ listen: endpoint.optional() }),
   log: block({
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),

@@ -2,12 +2,21 @@
  * One field of the rules, cut wherever a range begins or ends, and the pieces that no rule tells
  * apart joined to classes. What is a range on the axis is a set of classes afterwards.
  */
-import type { Range } from './rules.ts';
+import type { Range, Rule } from './rules.ts';
 
-/** Sorted, and joined where they touch or overlap. Empty stays empty. */
+/** Whether a packet can match: a list of ranges that all end before they begin holds nothing. */
+export function isPossible(rule: Rule): boolean {
+  return [rule.local, rule.remote, rule.localPort, rule.remotePort].every(
+    (ranges) => ranges.length === 0 || ranges.some(({ first, last }) => first <= last),
+  );
+}
+
+/** Of a possible rule: sorted, and joined where they touch or overlap. Empty (any) stays empty. */
 export function joined(ranges: readonly Range[]): readonly Range[] {
-  if (ranges.length < 2) return ranges;
-  const sorted = [...ranges].sort((a, b) => a.first - b.first);
+  if (ranges.length === 0) return ranges;
+  const sorted = ranges.filter(({ first, last }) => first <= last);
+  if (sorted.length < 2) return sorted;
+  sorted.sort((a, b) => a.first - b.first);
   const result: Range[] = [];
   let { first, last } = sorted[0];
   for (const range of sorted) {
@@ -41,15 +50,24 @@ export function cut(lists: Iterable<readonly Range[]>, last: number): Float64Arr
   return starts.slice(0, count);
 }
 
-/** @returns the class of each piece, numbered from 0 in the order of first appearance */
-export function classesOf(starts: Float64Array, lists: Iterable<readonly Range[]>): Int32Array {
+/**
+ * @param spend told of the work done, so that it can refuse more
+ * @returns the class of each piece, numbered from 0 in the order of first appearance
+ */
+export function classesOf(
+  starts: Float64Array,
+  lists: Iterable<readonly Range[]>,
+  spend: (writes: number) => void,
+): Int32Array {
   const classes = new Int32Array(starts.length);
   const partition = new Partition(classes);
   for (const ranges of lists) {
     partition.begin();
     for (const range of ranges) {
+      const begin = pieceOf(starts, range.first);
       const end = pieceAfter(starts, range.last);
-      for (let i = pieceOf(starts, range.first); i < end; i++) partition.put(i);
+      for (let i = begin; i < end; i++) partition.put(i);
+      spend(end - begin);
     }
   }
   renumber(classes);

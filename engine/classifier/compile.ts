@@ -8,24 +8,37 @@ import { Nodes } from './nodes.ts';
 import { plan } from './plan.ts';
 import { compilePlane, type Plane, planeRule } from './plane.ts';
 import type { Rule } from './rules.ts';
+import { writeScan } from './scan.ts';
 import { compileServices } from './services.ts';
-import { lastRule, type Tables } from './tables.ts';
+import { type CompileLimits, lastRule, RulesTooLargeError, type Tables } from './tables.ts';
 
-export type CompileLimits = {
-  /** Of the tables; the compiler itself needs a few times that. */
-  readonly bytes: number;
-};
+/** So many may be scanned when a trie is out of proportion: some 10 us a new connection. */
+const scannedMax = 4096;
+/** And this is the proportion, in cells written: rules of people need a tenth of it. */
+const workMax = 2 ** 26;
 
-export const defaultLimits: CompileLimits = { bytes: 256 << 20 };
+/** A quarter of a gigabyte holds 100,000 rules of the kinds that people write. */
+export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 30_000 };
 
 /**
  * @param rules the first that matches decides
- * @throws RulesTooLargeError before more than a few times `limits.bytes` are in use
+ * @throws RulesTooLargeError before more than a few times `limits.bytes` are in use, or the time
+ * is over
  */
 export function compile(rules: readonly Rule[], limits: CompileLimits = defaultLimits): Tables {
-  const nodes = new Nodes(limits.bytes);
+  if (rules.length > scannedMax) return compileTrie(rules, limits, Infinity);
+  try {
+    return compileTrie(rules, limits, workMax);
+  } catch (error) {
+    if (!(error instanceof RulesTooLargeError)) throw error;
+    return compileScan(rules, limits);
+  }
+}
+
+function compileTrie(rules: readonly Rule[], limits: CompileLimits, work: number): Tables {
+  const nodes = new Nodes(limits, work);
   const services = compileServices(nodes, rules);
-  const lists = new Lists(nodes, services, limits.bytes);
+  const lists = new Lists(nodes, services, limits);
   const planes = plan(rules).map((chosen, number) =>
     chosen.length === 0
       ? undefined
@@ -35,33 +48,66 @@ export function compile(rules: readonly Rule[], limits: CompileLimits = defaultL
           chosen.map((index) => planeRule(rules[index], index, number !== 1)),
         ),
   );
+  const valuesFor = (rowsOf: (number: number) => boolean) =>
+    planes.map((plane, number) => valuesOf(plane, rowsOf(number)));
   const local = new AddressTrie(
     nodes,
-    planes.map((plane, number) => valuesOf(plane, number !== 1)),
+    valuesFor((number) => number !== 1),
   );
   const remote = new AddressTrie(
     nodes,
-    planes.map((plane, number) => valuesOf(plane, number === 1)),
+    valuesFor((number) => number === 1),
   );
-  const localRoot = local.root();
-  const remoteRoot = remote.root();
-  const shared = new Int32Array(new SharedArrayBuffer(nodes.length * 4));
-  shared.set(nodes.words.subarray(0, nodes.length));
   return {
-    words: shared,
-    ruleCount: rules.length,
-    localRoot,
-    remoteRoot,
+    ...emptyTables(rules),
+    localRoot: local.root(),
+    remoteRoot: remote.root(),
     localPortRoot: services.localPortRoot,
     remotePortRoot: services.remotePortRoot,
     serviceRoot: services.root,
-    serviceShift: firstShift(services.classCount),
+    serviceShift: firstShift(services.remoteCount),
+    localPortShift: firstShift(services.localCount),
     shift0: planes[0]?.shift ?? 0,
     shift1: planes[1]?.shift ?? 0,
     shift2: planes[2]?.shift ?? 0,
     first0: planes[0]?.first ?? lastRule,
     first1: planes[1]?.first ?? lastRule,
     first2: planes[2]?.first ?? lastRule,
+    words: shared(nodes),
+  };
+}
+
+function compileScan(rules: readonly Rule[], limits: CompileLimits): Tables {
+  const nodes = new Nodes(limits);
+  const scanRoot = writeScan(nodes, rules);
+  return { ...emptyTables(rules), scanRoot, words: shared(nodes) };
+}
+
+function shared(nodes: Nodes): Int32Array {
+  const words = new Int32Array(new SharedArrayBuffer(nodes.length * 4));
+  words.set(nodes.words.subarray(0, nodes.length));
+  return words;
+}
+
+/** All fields, so that every Tables has one shape for the JIT. */
+function emptyTables(rules: readonly Rule[]): Tables {
+  return {
+    words: new Int32Array(0),
+    ruleCount: rules.length,
+    scanRoot: -1,
+    localRoot: 0,
+    remoteRoot: 0,
+    localPortRoot: 0,
+    remotePortRoot: 0,
+    serviceRoot: 0,
+    serviceShift: 0,
+    localPortShift: 0,
+    shift0: 0,
+    shift1: 0,
+    shift2: 0,
+    first0: lastRule,
+    first1: lastRule,
+    first2: lastRule,
   };
 }
 

@@ -1,10 +1,11 @@
 /**
  * From the rules that hold for a pair of addresses, in order, to what the plane's cell says: a
- * rule at once, or a trie over the classes of services.
+ * rule at once, or a trie over classes of local ports, or one over classes of the other services.
  */
+import { Partition, renumber } from './axis.ts';
 import { Nodes } from './nodes.ts';
 import type { Services } from './services.ts';
-import { digitBits, lastRule } from './tables.ts';
+import { type CompileLimits, digitBits, lastRule } from './tables.ts';
 
 const digitSize = 1 << digitBits;
 
@@ -24,16 +25,18 @@ export class Lists {
   readonly #seen: Nodes;
   readonly #entries = new Map<number, number>();
   readonly #row: Int32Array;
+  readonly #localRow: Int32Array;
   readonly #serviceStamps: Int32Array;
   #stamp = 0;
   #list = new Int32Array(256);
 
-  constructor(nodes: Nodes, services: Services, bytesMax: number) {
+  constructor(nodes: Nodes, services: Services, limits: CompileLimits) {
     this.#nodes = nodes;
     this.#services = services;
-    this.#seen = new Nodes(bytesMax);
-    this.#row = new Int32Array(digitSize << firstShift(services.classCount));
-    this.#serviceStamps = new Int32Array(services.members.length);
+    this.#seen = new Nodes(limits);
+    this.#row = new Int32Array(digitSize << firstShift(services.remoteCount));
+    this.#localRow = new Int32Array(digitSize << firstShift(services.localCount));
+    this.#serviceStamps = new Int32Array(services.remotes.length);
   }
 
   /** @param rules in order; not kept */
@@ -53,8 +56,8 @@ export class Lists {
   }
 
   #isAny(rule: number): boolean {
-    const { ofRule, members, classCount } = this.#services;
-    return members[ofRule[rule]].length === classCount;
+    const { ofRule, remotes, remoteCount } = this.#services;
+    return remotes[ofRule[rule]].length === remoteCount;
   }
 
   /** Leaves out rules behind one with the same service, and all behind one with any service. */
@@ -74,18 +77,54 @@ export class Lists {
   }
 
   #build(count: number): number {
-    const { ofRule, members } = this.#services;
+    const { ofRule, locals, localCount } = this.#services;
+    const groups = new Int32Array(localCount);
+    const partition = new Partition(groups);
+    for (let i = 1; i <= count; i++) {
+      const classes = locals[ofRule[this.#list[i]]];
+      if (classes === undefined) continue;
+      this.#nodes.spend(classes.length);
+      partition.begin();
+      for (const number of classes) partition.put(number);
+    }
+    const groupCount = renumber(groups);
+    if (groupCount === 1) return this.#buildGroup(count, 0);
+    const entries = new Map<number, number>();
+    const row = this.#localRow.fill(noRuleEntry);
+    for (let number = 0; number < localCount; number++) {
+      const group = groups[number];
+      const entry = entries.get(group) ?? this.#buildGroup(count, number);
+      entries.set(group, entry);
+      row[number] = entry;
+    }
+    const entry = this.#trie(row);
+    return entry < 0 ? entry : ~((entry << 2) | 3);
+  }
+
+  /** The rules of the list that hold for a class of local ports. */
+  #buildGroup(count: number, localClass: number): number {
+    const { ofRule, locals, remotes } = this.#services;
     const row = this.#row.fill(noRuleEntry);
+    this.#nodes.spend(row.length);
     for (let i = count; i > 0; i--) {
       const rule = this.#list[i];
-      const classes = members[ofRule[rule]];
+      const service = ofRule[rule];
+      if (locals[service]?.includes(localClass) === false) continue;
+      const classes = remotes[service];
+      this.#nodes.spend(classes.length);
       for (let k = 0; k < classes.length; k++) row[classes[k]] = ~(rule << 1);
     }
+    const entry = this.#trie(row);
+    return entry < 0 ? entry : ~((entry << 2) | 1);
+  }
+
+  /** @returns the entry that leads to what `row` holds, level by level; `row` is used up */
+  #trie(row: Int32Array): number {
     for (let width = row.length; width > 1; width >>>= digitBits) {
       for (let i = 0; i < width; i += digitSize) {
         row[i >>> digitBits] = this.#nodes.internEntry(row, i, digitSize);
       }
     }
-    return row[0] < 0 ? row[0] : ~((row[0] << 1) | 1);
+    return row[0];
   }
 }

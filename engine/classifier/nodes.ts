@@ -2,28 +2,57 @@
  * Words under construction. Equal nodes are stored once: that is what keeps a trie over five
  * fields small, because most of its sub-tries are the same.
  */
-import { RulesTooLargeError } from './tables.ts';
+import { type CompileLimits, RulesTooLargeError } from './tables.ts';
 
 const initialWords = 1 << 16;
+/** An entry holds an offset and two bits. */
+const offsetMax = 2 ** 28;
+const workPerLook = 1 << 20;
+const advice =
+  'use fewer rules, or wider prefixes and port ranges, or such as do not overlap each other';
 
 export class Nodes {
   words = new Int32Array(initialWords);
   length = 0;
   readonly #wordsMax: number;
+  readonly #deadline: number;
+  #workLeft: number;
+  #sinceLook = 0;
   /** Open addressing: offset + 1 of a node, 0 for empty. */
   #index = new Int32Array(1 << 14);
   #hashes = new Int32Array(1 << 14);
   #count = 0;
 
-  constructor(bytesMax: number) {
-    this.#wordsMax = Math.min(bytesMax >>> 2, 0x3fff_ffff);
+  /** @param workMax cells that may be written until it takes too long, whatever the clock says */
+  constructor(limits: CompileLimits, workMax = Infinity) {
+    this.#workLeft = workMax;
+    this.#wordsMax = Math.min(Math.floor(limits.bytes / 4), offsetMax);
+    this.#deadline = performance.now() + limits.ms;
+  }
+
+  /** Counts cells written, and looks at the clock now and then. */
+  spend(cells: number): void {
+    this.#sinceLook += cells + 1;
+    if (this.#sinceLook < workPerLook) return;
+    this.#workLeft -= this.#sinceLook;
+    this.#sinceLook = 0;
+    if (this.#workLeft < 0 || performance.now() > this.#deadline) {
+      throw new RulesTooLargeError(
+        'RULES_TOO_SLOW',
+        `the rules take too long to compile; ${advice}`,
+      );
+    }
   }
 
   /** @returns where `count` new words begin, filled with 0 */
   allocate(count: number): number {
     const offset = this.length;
     const needed = offset + count;
-    if (needed > this.#wordsMax) throw tooLarge(this.#wordsMax * 4);
+    if (needed > this.#wordsMax) {
+      const size = (this.#wordsMax / (1 << 18)).toFixed(1);
+      const problem = `the compiled rules would need more than ${size} MiB`;
+      throw new RulesTooLargeError('RULES_TOO_LARGE', `${problem}; ${advice}`);
+    }
     if (needed > this.words.length) {
       const grown = new Int32Array(Math.min(this.#wordsMax, Math.max(needed, offset * 2)));
       grown.set(this.words.subarray(0, offset));
@@ -36,6 +65,7 @@ export class Nodes {
   /** @returns the offset of a node with these words: an old one if there is one */
   intern(source: Int32Array, start: number, count: number): number {
     let hash = count;
+    this.spend(count);
     for (let i = 0; i < count; i++) {
       hash = Math.imul(hash ^ source[start + i], 0x9e3779b1);
       hash ^= hash >>> 15;
@@ -87,12 +117,4 @@ export class Nodes {
       this.#hashes[slot] = hashes[i];
     }
   }
-}
-
-export function tooLarge(bytes: number): RulesTooLargeError {
-  const size = (bytes / (1 << 20)).toFixed(0);
-  return new RulesTooLargeError(
-    `the compiled rules would need more than ${size} MiB; use fewer rules, or wider prefixes and ` +
-      'port ranges that do not cross each other',
-  );
 }

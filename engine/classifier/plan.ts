@@ -4,7 +4,7 @@
  * addresses, the others where they are local; and rules that are wide at both ends go to a plane
  * of their own, where the axes are cut by wide rules only and have few pieces.
  */
-import { cut, joined, pieceAfter, pieceOf } from './axis.ts';
+import { cut, isPossible, joined, pieceAfter, pieceOf } from './axis.ts';
 import { addressLast } from './plane.ts';
 import type { Range, Rule } from './rules.ts';
 
@@ -19,7 +19,7 @@ type Ends = { readonly local: readonly Range[]; readonly remote: readonly Range[
 
 export function plan(rules: readonly Rule[]): Plan {
   const ends = rules.map(({ local, remote }) => ({ local: joined(local), remote: joined(remote) }));
-  const all = ends.map((_, index) => index);
+  const all = ends.map((_, index) => index).filter((index) => isPossible(rules[index]));
   const { rowsLocal, rowsRemote } = costs(ends, all);
   const sum = (of: Float64Array) => of.reduce((total, cost) => total + cost, 0);
   if (Math.min(sum(rowsLocal), sum(rowsRemote)) <= onePlaneMax) {
@@ -56,13 +56,13 @@ function costs(ends: readonly Ends[], chosen: readonly number[]) {
     chosen.map((index) => ends[index].remote),
     addressLast,
   );
-  const rowsLocal = new Float64Array(chosen.length);
-  const rowsRemote = new Float64Array(chosen.length);
-  chosen.forEach((index, place) => {
+  const rowsLocal = new Float64Array(ends.length);
+  const rowsRemote = new Float64Array(ends.length);
+  chosen.forEach((index) => {
     const { local, remote } = ends[index];
     const changes = (ranges: readonly Range[]) => Math.max(1, ranges.length);
-    rowsLocal[place] = changes(local) * pieces(remoteStarts, remote);
-    rowsRemote[place] = changes(remote) * pieces(localStarts, local);
+    rowsLocal[index] = changes(local) * pieces(remoteStarts, remote);
+    rowsRemote[index] = changes(remote) * pieces(localStarts, local);
   });
   return { rowsLocal, rowsRemote };
 }

@@ -8,7 +8,7 @@ import { classesOf, cut, joined, pieceAfter, pieceOf } from './axis.ts';
 import { firstShift, type Lists, noRuleEntry } from './lists.ts';
 import type { Nodes } from './nodes.ts';
 import type { Range, Rule } from './rules.ts';
-import { text } from './services.ts';
+import { countOf, text } from './services.ts';
 import { digitBits } from './tables.ts';
 
 const digitSize = 1 << digitBits;
@@ -48,8 +48,8 @@ export function compilePlane(nodes: Nodes, lists: Lists, rules: readonly PlaneRu
   );
   const columnLists = new Map(rules.map(({ column }) => [text(column), column]));
   const columnStarts = cut(columnLists.values(), addressLast);
-  const columns = classesOf(columnStarts, columnLists.values());
-  const count = columns.reduce((most, number) => Math.max(most, number), 0) + 1;
+  const columns = classesOf(columnStarts, columnLists.values(), (writes) => nodes.spend(writes));
+  const count = countOf(columns);
   const row = new Row(nodes, lists, count);
   const columnsOf = columnFinder(columnStarts, columns, count);
   const begins = events(rowStarts, rules, (range) => pieceOf(rowStarts, range.first));
@@ -129,6 +129,7 @@ class Row {
   }
 
   add(rule: number, columns: Int32Array): void {
+    this.#nodes.spend(columns.length);
     for (const column of columns) {
       const rules = this.#active[column];
       rules.splice(placeOf(rules, rule), 0, rule);

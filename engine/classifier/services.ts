@@ -1,19 +1,16 @@
 /**
- * What a rule says beside addresses: who opens, protocol and ports. Whatever no rule tells apart
- * is one class of services, and a rule is a set of classes.
+ * What a rule says beside addresses: who opens, protocol and ports. Local ports that no rule tells
+ * apart are one class, and so are (opener, protocol, remote port) that none tells apart: a service
+ * is a set of the former by a set of the latter. Taken apart like this because few rules speak of
+ * the port at both ends, and where some do the product of both has many classes.
  */
 import { Protocol } from '../../parsers/ipv4.ts';
 import { classesOf, cut, joined, Partition, pieceAfter, pieceOf, renumber } from './axis.ts';
 import type { Nodes } from './nodes.ts';
-import { tooLarge } from './nodes.ts';
 import { Opener, type Range, type Rule } from './rules.ts';
 
 const portLast = 0xffff;
 const protocolCount = 256;
-/** Cells of the grid of port classes: above it the rules' ports cross each other too much. */
-const cellsMax = 1 << 22;
-/** Cells written while the classes are found: a second's work. */
-const writesMax = 1 << 27;
 
 type Service = {
   readonly opener: Opener;
@@ -25,54 +22,62 @@ type Service = {
 export type Services = {
   /** By rule: the number of its service. */
   readonly ofRule: Int32Array;
-  readonly classCount: number;
-  /** By service: its classes. */
-  readonly members: readonly Int32Array[];
+  /** By service: the classes of local ports; undefined: any. */
+  readonly locals: readonly (Int32Array | undefined)[];
+  readonly localCount: number;
+  /** By service: the classes of opener, protocol and remote port. */
+  readonly remotes: readonly Int32Array[];
+  readonly remoteCount: number;
   readonly root: number;
   readonly localPortRoot: number;
   readonly remotePortRoot: number;
 };
 
-type PortAxis = { readonly starts: Float64Array; readonly classes: Int32Array; count: number };
+type PortAxis = {
+  readonly starts: Float64Array;
+  readonly classes: Int32Array;
+  readonly count: number;
+};
 
-/** The grid: two openers by TCP and UDP by classes of ports, then two openers by protocols. */
-type Grid = { readonly local: PortAxis; readonly remote: PortAxis; readonly cells: Int32Array };
+/** Two openers by TCP and UDP by classes of remote ports, then two openers by protocols. */
+type Grid = { readonly ports: PortAxis; readonly cells: Int32Array };
 
 /** Writes the tries of ports and services into `nodes`. */
 export function compileServices(nodes: Nodes, rules: readonly Rule[]): Services {
   const { services, ofRule } = distinct(rules);
-  const local = portAxis(services.map((service) => service.localPort));
-  const remote = portAxis(services.map((service) => service.remotePort));
-  const size = 4 * local.count * remote.count + 2 * protocolCount;
-  if (size > cellsMax) throw tooLarge(cellsMax * 4);
-  const grid = { local, remote, cells: new Int32Array(size) };
+  const local = portAxis(
+    nodes,
+    services.map((service) => service.localPort),
+  );
+  const ports = portAxis(
+    nodes,
+    services.map((service) => service.remotePort),
+  );
+  const grid = { ports, cells: new Int32Array(4 * ports.count + 2 * protocolCount) };
   const partition = new Partition(grid.cells);
-  let writes = 0;
   for (const service of services) {
+    const cells = cellsOf(grid, service);
+    nodes.spend(cells.length);
     partition.begin();
-    eachCell(grid, service, (cell) => partition.put(cell));
-    writes += size;
-    if (writes > writesMax * 64) throw tooLarge(cellsMax * 4);
+    for (const cell of cells) partition.put(cell);
   }
-  const classCount = renumber(grid.cells);
-  const seen = new Int32Array(classCount);
-  const members = services.map((service, index) => {
-    const classes: number[] = [];
-    eachCell(grid, service, (cell) => {
-      const number = grid.cells[cell];
-      if (seen[number] === index + 1) return;
-      seen[number] = index + 1;
-      classes.push(number);
-    });
-    return Int32Array.from(classes);
+  const remoteCount = renumber(grid.cells);
+  const remotes = services.map((service) => {
+    const cells = cellsOf(grid, service);
+    nodes.spend(cells.length);
+    return Int32Array.from(new Set(cells.map((cell) => grid.cells[cell])));
   });
   return {
     ofRule,
-    classCount,
-    members,
+    locals: services.map(({ localPort }) =>
+      localPort.length === 0 ? undefined : Int32Array.from(classesIn(local, localPort)),
+    ),
+    localCount: local.count,
+    remotes,
+    remoteCount,
     root: serviceTrie(nodes, grid),
     localPortRoot: portTrie(nodes, local),
-    remotePortRoot: portTrie(nodes, remote),
+    remotePortRoot: portTrie(nodes, ports),
   };
 }
 
@@ -103,39 +108,36 @@ export function text(ranges: readonly Range[]): string {
   return ranges.map(({ first, last }) => `${first}-${last}`).join();
 }
 
-function portAxis(lists: readonly (readonly Range[])[]): PortAxis {
-  const different = new Map(lists.map((ranges) => [text(ranges), ranges])).values();
-  const all = [...different];
-  const starts = cut(all, portLast);
-  const classes = classesOf(starts, all);
-  return {
-    starts,
-    classes,
-    count: classes.reduce((most, number) => Math.max(most, number), 0) + 1,
-  };
+function portAxis(nodes: Nodes, lists: readonly (readonly Range[])[]): PortAxis {
+  const different = [...new Map(lists.map((ranges) => [text(ranges), ranges])).values()];
+  const starts = cut(different, portLast);
+  const classes = classesOf(starts, different, (writes) => nodes.spend(writes));
+  return { starts, classes, count: countOf(classes) };
 }
 
-function eachCell(grid: Grid, service: Service, put: (cell: number) => void): void {
+/** @returns how many classes there are, numbered from 0 */
+export function countOf(classes: Int32Array): number {
+  return classes.reduce((most, number) => Math.max(most, number), 0) + 1;
+}
+
+function cellsOf({ ports }: Grid, service: Service): number[] {
   const { protocol, localPort, remotePort } = service;
   const hasPorts = localPort.length > 0 || remotePort.length > 0;
-  const { local, remote } = grid;
-  const locals = classesIn(local, localPort);
-  const remotes = classesIn(remote, remotePort);
-  const others = 4 * local.count * remote.count;
+  const classes = classesIn(ports, remotePort);
+  const cells: number[] = [];
   for (let ingress = 0; ingress < 2; ingress++) {
     if ((service.opener & (ingress === 1 ? Opener.Ingress : Opener.Egress)) === 0) continue;
     for (let udp = 0; udp < 2; udp++) {
       if (protocol !== -1 && protocol !== (udp === 1 ? Protocol.Udp : Protocol.Tcp)) continue;
-      for (const localClass of locals) {
-        const row = ((ingress * 2 + udp) * local.count + localClass) * remote.count;
-        for (const remoteClass of remotes) put(row + remoteClass);
-      }
+      const row = (ingress * 2 + udp) * ports.count;
+      for (const number of classes) cells.push(row + number);
     }
     if (hasPorts) continue;
-    const first = others + ingress * protocolCount;
-    if (protocol !== -1) put(first + protocol);
-    else for (let number = 0; number < protocolCount; number++) put(first + number);
+    const first = 4 * ports.count + ingress * protocolCount;
+    if (protocol !== -1) cells.push(first + protocol);
+    else for (let number = 0; number < protocolCount; number++) cells.push(first + number);
   }
+  return cells;
 }
 
 function classesIn(axis: PortAxis, ranges: readonly Range[]): number[] {
@@ -148,20 +150,15 @@ function classesIn(axis: PortAxis, ranges: readonly Range[]): number[] {
   return [...found];
 }
 
-/** Levels: opener and protocol, class of the local port, class of the remote port. */
-function serviceTrie(nodes: Nodes, { local, remote, cells }: Grid): number {
+/** Levels: opener and protocol, class of the remote port. */
+function serviceTrie(nodes: Nodes, { ports, cells }: Grid): number {
   const finals = cells.map((number) => ~number);
-  const others = 4 * local.count * remote.count;
-  const root = finals.slice(others);
-  const level = new Int32Array(local.count);
+  const root = finals.slice(4 * ports.count);
   for (let ingress = 0; ingress < 2; ingress++) {
     for (let udp = 0; udp < 2; udp++) {
-      for (let i = 0; i < local.count; i++) {
-        const row = ((ingress * 2 + udp) * local.count + i) * remote.count;
-        level[i] = nodes.internEntry(finals, row, remote.count);
-      }
       const protocol = udp === 1 ? Protocol.Udp : Protocol.Tcp;
-      root[ingress * protocolCount + protocol] = nodes.internEntry(level, 0, local.count);
+      const row = (ingress * 2 + udp) * ports.count;
+      root[ingress * protocolCount + protocol] = nodes.internEntry(finals, row, ports.count);
     }
   }
   return nodes.intern(root, 0, root.length);

@@ -20,6 +20,9 @@ export const NLM_F_REQUEST = 0x1;
 export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_DUMP = 0x300;
+export const NLM_F_REPLACE = 0x100;
+export const NLM_F_EXCL = 0x200;
+export const NLM_F_CREATE = 0x400;
 export const NLA_F_NESTED = 0x8000;
 export const NLA_TYPE_MASK = ~0xc000;
 
@@ -36,6 +39,22 @@ export const RTM_NEWLINK = 16;
 export const RTM_GETLINK = 18;
 export const RTM_GETADDR = 22;
 export const RTM_GETROUTE = 26;
+export const RTM_NEWQDISC = 36;
+export const RTM_DELQDISC = 37;
+export const RTM_GETQDISC = 38;
+export const RTM_NEWTFILTER = 44;
+export const RTM_DELTFILTER = 45;
+export const RTM_GETTFILTER = 46;
+/** `tcm_info` of a filter: priority in the upper half, Ethernet type (as on the wire) below. */
+export const tcmsg = {
+  size: 20,
+  tcm_ifindex: 4,
+  tcm_handle: 8,
+  tcm_parent: 12,
+  tcm_info: 16,
+} as const;
+export const TCA_KIND = 1;
+export const TCA_OPTIONS = 2;
 export const rtmsg = {
   size: 12,
   rtm_family: 0,
@@ -83,3 +102,17 @@ export const IN6_ADDR_GEN_MODE_NONE = 1;
 
 /** linux/if_arp.h */
 export const ARPHRD_ETHER = 1;
+
+/** linux/if_ether.h */
+export const ETH_P_ALL = 0x0003;
+
+/** linux/pkt_sched.h. A hook is the parent TC_H_CLSACT with one of the minor numbers. */
+export const TC_H_CLSACT = 0xffff_fff1;
+export const TC_H_MIN_INGRESS = 0xfff2;
+export const TC_H_MIN_EGRESS = 0xfff3;
+
+/** linux/pkt_cls.h, of filters of the kind `bpf` */
+export const TCA_BPF_FD = 6;
+export const TCA_BPF_NAME = 7;
+export const TCA_BPF_FLAGS = 8;
+export const TCA_BPF_FLAG_ACT_DIRECT = 1;

@@ -33,7 +33,12 @@ import {
 } from '../syscall.ts';
 import { encode, type Program, programLength } from './asm.ts';
 
-const { ENOENT, ENOSPC, EPERM } = constants.errno;
+const { EAGAIN, ENOENT, ENOSPC, EPERM } = constants.errno;
+
+/**
+ * A load takes a few milliseconds; signals that interrupt all of these in a row are no accident.
+ */
+const loadAttempts = 20;
 
 /** The verifier's log, at first and at most (kernel 5.2 and later allow 1 GiB). */
 const logLength = 64 * 1024;
@@ -144,11 +149,22 @@ export function loadProgram(program: Program, maps: Readonly<Record<string, Fd>>
   setPointer(attributes.view, progLoad.insns, instructions.address);
   setPointer(attributes.view, progLoad.license, license.address);
   setName(attributes, progLoad.prog_name, program.name);
-  const fd = bpf(BPF_PROG_LOAD, attributes.address, progLoad.size);
+  const fd = tryLoad(attributes);
   if (fd >= 0) return fd;
   const cause = errno();
   if (cause === EPERM) throw callFailed(`bpf(BPF_PROG_LOAD ${program.name})`, cause);
   return loadForLog(program.name, attributes, cause);
+}
+
+/**
+ * The verifier gives up with EAGAIN when a signal waits (kernel/bpf/verifier.c do_check), be it a
+ * child's end or a profiler's tick. Returns the descriptor or -1, with errno set.
+ */
+function tryLoad(attributes: Region): Fd {
+  for (let attempt = 1; ; attempt++) {
+    const fd = bpf(BPF_PROG_LOAD, attributes.address, progLoad.size);
+    if (fd >= 0 || errno() !== EAGAIN || attempt === loadAttempts) return fd;
+  }
 }
 
 /** The same load with a log, larger until it fits. */
@@ -158,7 +174,7 @@ function loadForLog(name: string, attributes: Region, cause: number): Fd {
     setU32(attributes, progLoad.log_level, 1);
     setU32(attributes, progLoad.log_size, length);
     setPointer(attributes.view, progLoad.log_buf, log.address);
-    const fd = bpf(BPF_PROG_LOAD, attributes.address, progLoad.size);
+    const fd = tryLoad(attributes);
     // Memory was short a moment ago, and no longer is.
     if (fd >= 0) return fd;
     const again = errno();

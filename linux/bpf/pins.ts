@@ -1,5 +1,5 @@
 /**
- * Links that outlive the process, by name in a bpffs:
+ * TCX links that outlive the process, by name in a bpffs:
  *
  *     <pinDirectory>/<inode of the network namespace>-<interface name>/egress-<link number>
  *                                                                      ingress-<link number>
@@ -16,9 +16,11 @@ import {
   statSync,
   unlinkSync,
 } from 'node:fs';
-import { check, close, mount, umount2 } from '../syscall.ts';
-import { getPinned, textRegion } from './load.ts';
-import { describeTcxLink, detachLink } from './tcx.ts';
+import { dirname } from 'node:path';
+import { check, close, type Fd, mount, umount2 } from '../syscall.ts';
+import type { Hook } from './attach.ts';
+import { getPinned, pinObject, textRegion } from './load.ts';
+import { describeTcxLink, detachLink } from './tcx-link.ts';
 
 /** include/uapi/linux/magic.h BPF_FS_MAGIC */
 const BPF_FS_MAGIC = 0xcafe_4a11;
@@ -27,18 +29,36 @@ const mountSource = 'microperimeter';
 const directoryName = /^\d+-.+$/;
 const pinName = /^(?:egress|ingress)-\d+$/;
 
-/** Makes `directory` a place where objects can be pinned. Throws SystemError. */
-export function preparePinDirectory(directory: string): void {
+/**
+ * Give a link a name, by which it outlives its descriptors. Returns the path. Throws SystemError.
+ */
+export function pinLink(link: Fd, directory: string, interfaceName: string, hook: Hook): string {
+  preparePinDirectory(directory);
+  const home = `${directory}/${namespaceNumber()}-${interfaceName}`;
+  mkdirSync(home, { recursive: true, mode: 0o700 });
+  // The kernel never gives a link's number again, so the name cannot be a dead run's.
+  const path = `${home}/${hook}-${describeTcxLink(link)?.id}`;
+  pinObject(link, path);
+  return path;
+}
+
+/** Takes the name away; the link stays as long as a descriptor of it is open. */
+export function unpinLink(path: string): void {
+  unlinkSync(path);
+  tidyPinDirectory(dirname(dirname(path)));
+}
+
+/** Makes `directory` a place where objects can be pinned. */
+function preparePinDirectory(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   if (statfsSync(directory).type === BPF_FS_MAGIC) return;
   const options = textRegion('mode=0700');
   check(mount(mountSource, directory, 'bpf', 0, options.address), `mount(bpf, ${directory})`);
 }
 
-/** Directory of the pins of one interface of this thread's network namespace. */
-export function interfacePinDirectory(directory: string, interfaceName: string): string {
-  const { ino } = statSync('/proc/thread-self/ns/net');
-  return `${directory}/${ino}-${interfaceName}`;
+/** Of this thread. */
+function namespaceNumber(): number {
+  return statSync('/proc/thread-self/ns/net').ino;
 }
 
 function entries(directory: string): string[] {
@@ -50,16 +70,25 @@ function entries(directory: string): string[] {
   }
 }
 
-/** Paths of everything that is pinned in the directory of one interface. */
-export function pinsIn(interfaceDirectory: string): string[] {
-  return entries(interfaceDirectory)
-    .filter((name) => pinName.test(name))
-    .map((name) => `${interfaceDirectory}/${name}`);
+/**
+ * Paths of the links pinned for this thread's network namespace, and of those of any other whose
+ * interface is gone: they hold nothing any more.
+ */
+export function leftoverPins(directory: string): string[] {
+  const own = `${namespaceNumber()}-`;
+  return entries(directory)
+    .filter((name) => directoryName.test(name))
+    .flatMap((name) =>
+      entries(`${directory}/${name}`)
+        .filter((pin) => pinName.test(pin))
+        .map((pin) => `${directory}/${name}/${pin}`)
+        .filter((path) => name.startsWith(own) || isDead(path)),
+    );
 }
 
 /** Takes the pinned link off its hook and its name away. False when there was no such link. */
 export function releasePin(path: string): boolean {
-  let link: number;
+  let link: Fd;
   try {
     link = getPinned(path);
   } catch {
@@ -68,7 +97,7 @@ export function releasePin(path: string): boolean {
   try {
     if (describeTcxLink(link) === null) return false;
     detachLink(link);
-    unlinkSync(path);
+    unpinLink(path);
     return true;
   } finally {
     close(link);
@@ -76,7 +105,7 @@ export function releasePin(path: string): boolean {
 }
 
 /** Removes directories that are empty, and our mount when nothing is left in it. */
-export function tidyPinDirectory(directory: string): void {
+function tidyPinDirectory(directory: string): void {
   for (const name of entries(directory)) {
     if (directoryName.test(name)) removeEmpty(`${directory}/${name}`);
   }
@@ -106,31 +135,14 @@ function isOurMount(directory: string): boolean {
     });
 }
 
-/**
- * For an operator, when a dead agent's links drop traffic: removes every link pinned under
- * `directory` for this thread's network namespace. Returns the paths removed.
- */
-export function releaseLeftovers(directory: string): string[] {
-  const { ino } = statSync('/proc/thread-self/ns/net');
-  const released = entries(directory)
-    .filter((name) => name.startsWith(`${ino}-`))
-    .flatMap((name) => pinsIn(`${directory}/${name}`))
-    .filter((path) => releasePin(path));
-  tidyPinDirectory(directory);
-  return released;
-}
-
-/** Removes links whose interface is gone: they hold nothing any more. Of all namespaces. */
-export function releaseDeadPins(directory: string): void {
-  const names = entries(directory).filter((name) => directoryName.test(name));
-  for (const path of names.flatMap((name) => pinsIn(`${directory}/${name}`))) {
-    if (isDead(path)) releasePin(path);
-  }
-  if (names.length > 0) tidyPinDirectory(directory);
-}
-
 function isDead(path: string): boolean {
-  const link = getPinned(path);
+  let link: Fd;
+  try {
+    link = getPinned(path);
+  } catch {
+    // An agent in another namespace has just taken it away.
+    return false;
+  }
   try {
     return describeTcxLink(link)?.interfaceIndex === 0;
   } finally {

@@ -1,143 +1,32 @@
 /**
- * Attaching by TCX (kernel 6.6): one link a hook, gone with its last descriptor unless pinned.
- * `AttachMethod` is what steering knows of it; clsact would be another one for older kernels.
- */
-import { constants } from 'node:os';
-import {
-  BPF_F_BEFORE,
-  BPF_LINK_CREATE,
-  BPF_LINK_DETACH,
-  BPF_LINK_TYPE_TCX,
-  BPF_LINK_UPDATE,
-  BPF_OBJ_GET_INFO_BY_FD,
-  BPF_PROG_QUERY,
-  BPF_TCX_EGRESS,
-  BPF_TCX_INGRESS,
-  infoByFd,
-  linkCreate,
-  linkDetach,
-  linkInfo,
-  linkUpdate,
-  progQuery,
-} from '../abi/bpf.ts';
-import { callFailed, UnsupportedFeature } from '../errors.ts';
-import {
-  allocate,
-  bpf,
-  check,
-  close,
-  errno,
-  type Fd,
-  LITTLE_ENDIAN,
-  setPointer,
-} from '../syscall.ts';
-import { pinObject } from './load.ts';
-
-const { EINVAL, ENOENT, ENOLINK } = constants.errno;
-
-export type Hook = 'ingress' | 'egress';
-
-/** A program on a hook. */
-export interface Attachment {
-  /** Puts another program in its place; no packet passes between the two. */
-  replace(program: Fd): void;
-  /** Gives it a name in a bpffs, by which it outlives this process. Returns the path. */
-  pin(directory: string): string;
-  /** Takes the program off the hook. Idempotent; works when the interface is gone. */
-  detach(): void;
-}
-
-export interface AttachMethod {
-  readonly name: string;
-  /** First in line on the hook, before programs that are there. Throws SystemError. */
-  attach(program: Fd, interfaceIndex: number, hook: Hook): Attachment;
-}
-
-const attachTypes: Record<Hook, number> = { ingress: BPF_TCX_INGRESS, egress: BPF_TCX_EGRESS };
-
-/**
+ * Attaching by TCX links. They go with the process, however it ends, unless they are kept: then
+ * they have a name in a bpffs (pins.ts), by which the next run finds them.
+ *
  * First in line: what we take away, others see once, when it comes back, in its final form.
- * UnsupportedFeature when the kernel has no TCX.
  */
+import { close, type Fd } from '../syscall.ts';
+import type { AttachMethod, Attachment, Hook } from './attach.ts';
+import { leftoverPins, pinLink, releasePin, unpinLink } from './pins.ts';
+import { createLink, detachLink, updateLink } from './tcx-link.ts';
+
 export const tcx: AttachMethod = {
-  name: 'tcx',
+  name: 'TCX',
   attach(program, interfaceIndex, hook) {
     return new TcxLink(createLink(program, interfaceIndex, hook), hook);
   },
+  leftovers(directory) {
+    return leftoverPins(directory).map((path) => ({
+      name: path,
+      release: () => releasePin(path),
+    }));
+  },
 };
-
-function createLink(program: Fd, interfaceIndex: number, hook: Hook): Fd {
-  const { address, view } = allocate(linkCreate.size);
-  view.setUint32(linkCreate.prog_fd, program, LITTLE_ENDIAN);
-  view.setUint32(linkCreate.target_ifindex, interfaceIndex, LITTLE_ENDIAN);
-  view.setUint32(linkCreate.attach_type, attachTypes[hook], LITTLE_ENDIAN);
-  view.setUint32(linkCreate.flags, BPF_F_BEFORE, LITTLE_ENDIAN);
-  const fd = bpf(BPF_LINK_CREATE, address, linkCreate.size);
-  if (fd >= 0) return fd;
-  const cause = errno();
-  if (!hasTcx()) throw new UnsupportedFeature('TCX', '6.6', cause);
-  throw callFailed(`bpf(BPF_LINK_CREATE tcx ${hook} of interface ${interfaceIndex})`, cause);
-}
-
-/** Asked of the loopback, which every namespace has. Conclusive: EINVAL is an unknown hook. */
-function hasTcx(): boolean {
-  return queryHook(1, 'ingress', 0).cause !== EINVAL;
-}
-
-/** Identifiers of the programs on a hook, in the order in which they run. Throws SystemError. */
-export function programsOn(interfaceIndex: number, hook: Hook): number[] {
-  const { ids, cause } = queryHook(interfaceIndex, hook, 64);
-  if (cause === 0) return ids;
-  // Nothing was ever attached there.
-  if (cause === ENOENT) return [];
-  throw callFailed(`bpf(BPF_PROG_QUERY tcx ${hook} of interface ${interfaceIndex})`, cause);
-}
-
-function queryHook(
-  interfaceIndex: number,
-  hook: Hook,
-  capacity: number,
-): { ids: number[]; cause: number } {
-  const { address, view } = allocate(progQuery.size);
-  const ids = allocate(Math.max(4 * capacity, 4));
-  view.setUint32(progQuery.target_ifindex, interfaceIndex, LITTLE_ENDIAN);
-  view.setUint32(progQuery.attach_type, attachTypes[hook], LITTLE_ENDIAN);
-  view.setUint32(progQuery.count, capacity, LITTLE_ENDIAN);
-  if (capacity > 0) setPointer(view, progQuery.prog_ids, ids.address);
-  if (bpf(BPF_PROG_QUERY, address, progQuery.size) < 0) return { ids: [], cause: errno() };
-  const count = Math.min(view.getUint32(progQuery.count, LITTLE_ENDIAN), capacity);
-  const found = Array.from({ length: count }, (_, index) =>
-    ids.view.getUint32(4 * index, LITTLE_ENDIAN),
-  );
-  return { ids: found, cause: 0 };
-}
-
-/** What a descriptor of a link says of itself; null when it is not a TCX link. */
-export function describeTcxLink(link: Fd): { id: number; interfaceIndex: number } | null {
-  const info = allocate(linkInfo.size);
-  const { address, view } = allocate(infoByFd.size);
-  view.setUint32(infoByFd.bpf_fd, link, LITTLE_ENDIAN);
-  view.setUint32(infoByFd.info_len, linkInfo.size, LITTLE_ENDIAN);
-  setPointer(view, infoByFd.info, info.address);
-  check(bpf(BPF_OBJ_GET_INFO_BY_FD, address, infoByFd.size), 'bpf(BPF_OBJ_GET_INFO_BY_FD)');
-  if (info.view.getUint32(linkInfo.type, LITTLE_ENDIAN) !== BPF_LINK_TYPE_TCX) return null;
-  return {
-    id: info.view.getUint32(linkInfo.id, LITTLE_ENDIAN),
-    interfaceIndex: info.view.getUint32(linkInfo.ifindex, LITTLE_ENDIAN),
-  };
-}
-
-/** Takes the program of a link off its hook; fine when the interface went before. */
-export function detachLink(link: Fd): void {
-  const { address, view } = allocate(linkDetach.size);
-  view.setUint32(linkDetach.link_fd, link, LITTLE_ENDIAN);
-  const failed = bpf(BPF_LINK_DETACH, address, linkDetach.size) < 0;
-  if (failed && errno() !== ENOLINK) throw callFailed('bpf(BPF_LINK_DETACH)', errno());
-}
 
 class TcxLink implements Attachment {
   private fd: Fd;
   private readonly hook: Hook;
+  /** Path of its name, or ''. */
+  private pinned = '';
 
   constructor(fd: Fd, hook: Hook) {
     this.fd = fd;
@@ -145,17 +34,19 @@ class TcxLink implements Attachment {
   }
 
   replace(program: Fd): void {
-    const { address, view } = allocate(linkUpdate.size);
-    view.setUint32(linkUpdate.link_fd, this.fd, LITTLE_ENDIAN);
-    view.setUint32(linkUpdate.new_prog_fd, program, LITTLE_ENDIAN);
-    check(bpf(BPF_LINK_UPDATE, address, linkUpdate.size), 'bpf(BPF_LINK_UPDATE)');
+    updateLink(this.fd, program);
   }
 
-  /** The kernel never gives a link's number again, so the name cannot be a dead run's. */
-  pin(directory: string): string {
-    const path = `${directory}/${this.hook}-${describeTcxLink(this.fd)?.id}`;
-    pinObject(this.fd, path);
-    return path;
+  keep(directory: string, interfaceName: string): void {
+    if (this.pinned !== '') return;
+    this.pinned = pinLink(this.fd, directory, interfaceName, this.hook);
+  }
+
+  letGo(): void {
+    if (this.pinned === '') return;
+    const path = this.pinned;
+    this.pinned = '';
+    unpinLink(path);
   }
 
   detach(): void {
@@ -166,6 +57,7 @@ class TcxLink implements Attachment {
       detachLink(fd);
     } finally {
       close(fd);
+      this.letGo();
     }
   }
 }

@@ -157,7 +157,6 @@ t.test('the contract: what this version refuses of it, each by its name', async 
   t.match(problemsOf(text), [
     /^f:\d+:3: workload.group: not supported yet: /,
     /^f:\d+:1: firewalls: not supported yet: more than one firewall/,
-    /^f:\d+:1: metrics: not supported yet: /,
   ]);
-  t.equal(problemsOf(text).length, 3);
+  t.equal(problemsOf(text).length, 2);
 });

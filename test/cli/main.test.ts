@@ -56,10 +56,22 @@ t.test('words and exit codes of the command line', async (t) => {
   const good = write('good.yaml', config(authority.certificateFile));
   const missingCa = write('missing-ca.yaml', config('/nonexistent/ca.pem'));
   const bad = write('bad.yaml', config('/x', 'tunel: {}\nrules: [{ name: dns }]\n'));
+  const shadowed = write(
+    'shadowed.yaml',
+    config(
+      authority.certificateFile,
+      [
+        'rules:',
+        '  - { name: a, protocol: tcp, remote: 12.0.0.0/8, action: drop }',
+        '  - { name: b, protocol: tcp, remote: 12.1.0.0/16, remotePort: 80, action: pass }',
+        '  - { name: c, remote: 11.0.0.0/8, action: redirect }',
+      ].join('\n'),
+    ),
+  );
   const nowhere = join(directory, 'nowhere.sock');
   const rows: [args: string[], code: number, out: RegExp, err: RegExp][] = [
     [['version'], 0, /^0\.1\.0\n$/, /^$/],
-    [['--help'], 0, /check <file>[\s\S]*Exit codes:/, /^$/],
+    [['--help'], 0, /check \[options\] <file>[\s\S]*Exit codes:/, /^$/],
     [[], 2, /^$/, /Usage: microperimeter/],
     [['frobnicate'], 2, /^$/, /^microperimeter: unknown command 'frobnicate'/],
     [['run'], 2, /^$/, /^microperimeter: required option '--config <file>' not specified/],
@@ -67,14 +79,14 @@ t.test('words and exit codes of the command line', async (t) => {
     [
       ['check', good],
       0,
-      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n$/,
+      /is good: .* through fw-a \(10\.9\.0\.4\) by geneve on port 6081\n0 rules, else redirect; compiled to \d+\.\d KiB\n$/,
       /^$/,
     ],
     [
       ['check', missingCa],
       0,
       /is good/,
-      /^microperimeter: warning: \/nonexistent\/ca.pem .* ENOENT/,
+      /^microperimeter: warning: .*missing-ca.yaml: firewalls\[0\].telemetry: \/nonexistent\/ca.pem .* ENOENT/,
     ],
     [
       ['check', bad],
@@ -82,6 +94,21 @@ t.test('words and exit codes of the command line', async (t) => {
       /^$/,
       /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:9: rules\[0\].action: is missing: .*\n$/,
     ],
+    [
+      ['check', shadowed],
+      0,
+      /3 rules, else redirect; compiled to /,
+      /^microperimeter: warning: .*shadowed.yaml:8:5: rules\[1\]: rule "b" \(line 8\) .* rule "a" \(line 7\).*\n.*a note on the rules: check --notes shows them\n$/,
+    ],
+    [['check', '--notes', shadowed], 0, /3 rules/, /microperimeter: note: .*:9:5: rules\[2\]: /],
+    [
+      ['check', '--json', shadowed],
+      0,
+      /"warnings": \[\s+\{\s+"line": 8,[\s\S]*"notes": \[\s+\{\s+"line": 9,/,
+      /^$/,
+    ],
+    [['check', '--json', good], 0, /"ok": true,[\s\S]*"rules": 0/, /^$/],
+    [['check', '--json', bad], 2, /"ok": false,[\s\S]*"line": 7,\n *"column": 9/, /^$/],
     [['check', '/nonexistent'], 2, /^$/, /\/nonexistent: cannot be read: there is no such file/],
     [['check', '/'], 2, /^$/, /it is a directory/],
     [['run', '--config', bad], 2, /^$/, /^microperimeter: 2 problems/],
@@ -107,6 +134,7 @@ t.test('status, stop and a second agent, against an agent that answers', async (
   const socket = join(directory, 'control.sock');
   const server = await startControlServer(socket, {
     flows: () => ({ matching: 0, flows: [] }),
+    reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', gate: { open: true } }),
     stop: () => void server.close(),
   });

@@ -18,6 +18,7 @@ function provider() {
   return {
     asked,
     flows: () => ({ matching: 0, flows: [] }),
+    reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', flows: 3 }),
     stop: () => {
       asked.stops++;

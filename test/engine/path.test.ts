@@ -145,12 +145,6 @@ t.test('too big without DF: fragmented, and the fragments come back', async (t) 
   t.same(path.counts(), { redirected: 3, reinjected: sent.length });
 });
 
-t.test('a later fragment without its first is a counted drop', async (t) => {
-  const path = startEngine();
-  path.egress(fragments(udp(out, 5, 6, Buffer.alloc(4000)), 1500, out)[1]);
-  t.same(path.counts(), { 'fragment-unmatched': 1 });
-});
-
 t.test('the outer DSCP is the inner one, without ECN', async (t) => {
   const path = startEngine();
   path.egress(udp({ ...out, tos: 0xb9 }, 1, 2, Buffer.alloc(1)));

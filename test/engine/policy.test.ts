@@ -76,6 +76,11 @@ t.test('established: redirect takes what was open, reset ends it', async (t) => 
   t.equal(answer.bytes.readUInt32BE(24), 777, 'where the sender expects it');
   t.same([answer.bytes.readUInt16BE(20), answer.bytes.readUInt16BE(22)], [50000, 22]);
   t.ok(checksumsRight(answer.bytes));
+  const [told] = reset.io.egress.written;
+  t.equal(told.bytes[33], TCP.RST | TCP.ACK, 'and the other end is told');
+  t.equal(told.bytes.readUInt32BE(24), 100, 'where it expects it');
+  t.same([told.bytes.readUInt16BE(20), told.bytes.readUInt16BE(22)], [22, 50000]);
+  t.ok(checksumsRight(told.bytes));
   reset.egress(tcp(out, { from: 22, to: 50001, flags: TCP.RST }));
   t.equal(reset.io.ingress.written.length, 1, 'a reset is not answered');
   t.same(reset.counts(), { 'reset-established': 2 });

@@ -190,6 +190,13 @@ t.test('a path that became narrower lowers the MTU at once', async (t) => {
   t.match(path.counts(), { 'socket-too-big': 1, 'too-big': 1 });
 });
 
+t.test('a device that is gone ends the data path', async (t) => {
+  const path = startEngine();
+  path.io.egress.failure = 77;
+  path.io.clock.nowMs += 200;
+  t.throws(() => path.loop.breathe(), { code: 'ERR_DEVICE_FAILURE' });
+});
+
 t.test('malformed packets from the device are counted drops', async (t) => {
   const path = startEngine();
   path.egress(Buffer.alloc(10));

@@ -36,6 +36,7 @@ function gather(arena: Arena, pieces: Pieces): Buffer {
 export class FakeDevice implements PacketDevice {
   readonly direction: Direction;
   readonly interfaceIndex = 2;
+  failure = 0;
   readonly inbox: FakePacket[] = [];
   readonly written: (Required<FakePacket> & { bytes: Buffer })[] = [];
   /** What write answers; a test sets it to provoke a refusal. */

@@ -114,6 +114,18 @@ t.test('a clean stop loses no packet and leaves no trace', async (t) => {
   t.notOk(readdirSync(hairpin.directory).includes('control.sock'), 'the socket is gone');
 });
 
+t.test('a TUN device that is deleted by hand ends the agent, and traffic flows', async (t) => {
+  const hairpin = await startHairpin(t);
+  const { workload } = hairpin.topology;
+  const agent = await hairpin.startAgent();
+  const pinging = await startPinging(workload, 4);
+  workload.ip('link del microperimeter');
+  t.equal(await agent.program.ended, 1);
+  t.match(agent.program.output, /TUN device cannot be read any more/, 'it says why');
+  const { longestGap } = await pinging();
+  t.ok(longestGap <= 1000, `the longest silence was ${longestGap} ms`);
+});
+
 t.test('starting does not cut a connection that is open', async (t) => {
   const hairpin = await startHairpin(t);
   const { topology } = hairpin;

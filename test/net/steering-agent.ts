@@ -5,8 +5,9 @@
  */
 import { execFileSync } from 'node:child_process';
 import type { KernelVerdict, SteeringMode } from '../../engine/io.ts';
+import { clsact } from '../../linux/bpf/clsact.ts';
 import type { SteeringPolicy } from '../../linux/bpf/policy.ts';
-import { programsOn } from '../../linux/bpf/tcx.ts';
+import { tcx } from '../../linux/bpf/tcx.ts';
 import { attachSteering, openSteering } from '../../linux/steering.ts';
 import {
   allocate,
@@ -26,10 +27,12 @@ import {
 export type AgentPolicy = Omit<SteeringPolicy, 'interfaces' | 'tun'> & {
   readonly interfaceNames: readonly string[];
 };
+const methods = { tcx, clsact };
+export type MethodName = keyof typeof methods;
 export type Command =
   | { do: 'mode'; mode: SteeringMode }
   | { do: 'remember'; flow: [number, number, number, number, number]; verdict: KernelVerdict }
-  | { do: 'forgetAll' | 'counters' | 'stats' | 'detach' | 'hooks' | 'closeTun' }
+  | { do: 'forgetAll' | 'counters' | 'stats' | 'detach' | 'closeTun' }
   | { do: 'heartbeat'; on: boolean }
   | { do: 'replace'; policy: AgentPolicy };
 /** By queue: packets, those larger than an MTU, and non-IPv4 ones. */
@@ -74,7 +77,7 @@ const tun = { fd: queues[0] ?? -1, index: tunLink?.ifindex ?? 0 };
 function fullPolicy({ interfaceNames, ...policy }: AgentPolicy): SteeringPolicy {
   return { ...policy, interfaces: interfaceNames.map(linkNamed), tun };
 }
-const attached = attachSteering(fullPolicy(start));
+const attached = attachSteering(fullPolicy(start), methods[process.argv[3] as MethodName]);
 // Up only now: the filter keeps out what the kernel itself sends by a new interface.
 execFileSync('ip', ['link', 'set', 'mptun', 'up', 'mtu', '65521']);
 const steering = openSteering(attached.controlFd, attached.verdictFd);
@@ -115,7 +118,6 @@ function breathe(): void {
   setImmediate(breathe);
 }
 
-const [nic] = fullPolicy(start).interfaces;
 function obey(command: Command): unknown {
   switch (command.do) {
     case 'mode':
@@ -136,12 +138,6 @@ function obey(command: Command): unknown {
     case 'detach':
       attached.detach();
       return attached.detach();
-    case 'hooks':
-      return [
-        programsOn(nic!.index, 'egress').length,
-        programsOn(nic!.index, 'ingress').length,
-        programsOn(tun.index, 'ingress').length,
-      ];
     case 'closeTun':
       return void execFileSync('ip', ['link', 'del', 'mptun']);
   }

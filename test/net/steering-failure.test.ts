@@ -1,15 +1,15 @@
 /** What steering does when the engine says so, hangs, dies, or leaves. */
 import { existsSync, readFileSync } from 'node:fs';
-import t from 'tap';
 import { KernelVerdict, SteeringMode } from '../../engine/io.ts';
-import { releaseLeftovers } from '../../linux/bpf/pins.ts';
+import { releaseLeftovers } from '../../linux/bpf/methods.ts';
 import { insideNamespace } from '../../linux/namespace.ts';
 import {
-  Agent,
   basePolicy,
   echoes,
+  forEachMethod,
   local,
   moved,
+  onHook,
   pause,
   peer,
   pinDirectory,
@@ -20,8 +20,15 @@ import {
   workload,
 } from './steering-lab.ts';
 
-t.test('the engine rules by mode, heartbeat and verdicts', async (t) => {
-  const agent = await Agent.start({}, SteeringMode.Pass);
+/** The workload's interface, both ways, and the TUN device. */
+const hooks = () => [
+  onHook('eth0', 'egress'),
+  onHook('eth0', 'ingress'),
+  onHook('mptun', 'ingress'),
+];
+
+forEachMethod('the engine rules by mode, heartbeat and verdicts', async (t, start) => {
+  const agent = await start({}, SteeringMode.Pass);
   t.teardown(() => agent.end());
   const ping = () => pings(workload, '10.77.0.2');
   const ports = [5000, 6000] as const;
@@ -70,56 +77,57 @@ t.test('the engine rules by mode, heartbeat and verdicts', async (t) => {
   t.notOk(await ping(), 'without the TUN device packets are lost, no more');
 });
 
-t.test('the bound of a failure', async (t) => {
-  const agent = await Agent.start({ heartbeatTimeoutMs: 200 });
+forEachMethod('the bound of a failure', async (t, start) => {
+  const agent = await start({ heartbeatTimeoutMs: 200 });
   t.teardown(() => agent.end());
   agent.child.kill('SIGSTOP');
   const stopped = performance.now();
   const { text } = await run(workload, 'ping', '-n', '-i', '0.01', '-c', '60', '10.77.0.2');
   agent.child.kill('SIGCONT');
   const first = Number(/icmp_seq=(\d+)/.exec(text)?.[1]);
-  t.ok(first > 1 && first < 30, `the first answer is to ping ${first}, one every 10 ms`);
+  t.ok(first < 30, `the first answer is to ping ${first}, one every 10 ms`);
   t.ok(performance.now() - stopped < 3000);
 });
 
-t.test('pinned links outlive a killed agent until the next takes over', async (t) => {
+forEachMethod('programs outlive a killed agent until the next takes over', async (t, start) => {
   const drop = { onAgentFailure: 'drop', management: [] } as const;
-  const first = await Agent.start(drop);
+  const first = await start(drop);
   t.ok(await pings(workload, '10.77.0.2'));
   await first.end('SIGKILL');
   t.notOk(await pings(workload, '10.77.0.2'), 'traffic is dropped at once');
   await pause(350);
   t.notOk(await pings(workload, '10.77.0.2'), 'and later');
 
-  const second = await Agent.start(drop);
+  const second = await start(drop);
   t.ok(await pings(workload, '10.77.0.2'), 'the next agent takes over');
-  t.match(await second.tell({ do: 'hooks' }), [1, 1, 1], 'the old programs are gone');
+  t.match(hooks(), [1, 1, 1], 'the old programs are gone');
   await second.end('SIGKILL');
   t.notOk(await pings(workload, '10.77.0.2'));
 
-  const third = await Agent.start({});
+  const third = await start({});
   t.ok(await pings(workload, '10.77.0.2'), 'one that fails open takes over, too');
-  t.match(await third.tell({ do: 'hooks' }), [1, 1, 1]);
+  t.match(hooks(), [1, 1, 1]);
   t.notOk(existsSync(pinDirectory), 'and leaves nothing pinned');
   await third.end('SIGKILL');
+  await pause(350);
   t.ok(await pings(workload, '10.77.0.2'), 'traffic flows directly');
 
-  await (await Agent.start(drop)).end('SIGKILL');
+  await (await start(drop)).end('SIGKILL');
   t.notOk(await pings(workload, '10.77.0.2'));
   const release = () => releaseLeftovers(pinDirectory);
-  t.equal(release().length, 0, 'another network namespace is let alone');
-  t.equal(insideNamespace(workload.path, release).length, 2, 'an operator removes them by hand');
+  t.equal(release(), 0, 'another network namespace is let alone');
+  t.equal(insideNamespace(workload.path, release), 2, 'an operator removes them by hand');
   t.ok(await pings(workload, '10.77.0.2'));
   t.notOk(existsSync(pinDirectory));
 });
 
-t.test('nothing is left', async (t) => {
+forEachMethod('nothing is left', async (t, start) => {
   for (const onAgentFailure of ['pass', 'drop'] as const) {
-    const agent = await Agent.start({ onAgentFailure });
-    t.match(await agent.tell({ do: 'hooks' }), [1, 1, 1], 'one program on each hook');
+    const agent = await start({ onAgentFailure });
+    t.match(hooks(), [1, 1, 1], 'one program on each hook');
     t.ok(await pings(workload, '10.77.0.2'));
     await agent.tell({ do: 'detach' });
-    t.match(await agent.tell({ do: 'hooks' }), [0, 0, 0], `none after detach (${onAgentFailure})`);
+    t.match(hooks(), [0, 0, 0], `none after detach (${onAgentFailure})`);
     t.notOk(existsSync(pinDirectory));
     t.notMatch(readFileSync('/proc/self/mountinfo', 'utf8'), pinDirectory, 'no mount');
     t.ok(await pings(workload, '10.77.0.2'), 'traffic flows directly');

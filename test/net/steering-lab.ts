@@ -10,10 +10,14 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
+import t, { type Test } from 'tap';
 import { SteeringMode } from '../../engine/io.ts';
 import { join, Namespace, removeStaleNamespaces } from '../../lab/namespace.ts';
+import type { Hook } from '../../linux/bpf/attach.ts';
+import { hasTcx, programsOn } from '../../linux/bpf/tcx-link.ts';
+import { insideNamespace } from '../../linux/namespace.ts';
 import type { SteeringCounters } from '../../linux/steering.ts';
-import type { AgentPolicy, Command, Stats } from './steering-agent.ts';
+import type { AgentPolicy, Command, MethodName, Stats } from './steering-agent.ts';
 
 removeStaleNamespaces();
 export const workload = new Namespace('workload');
@@ -60,17 +64,50 @@ export const basePolicy: AgentPolicy = {
   pinDirectory,
 };
 
+export type Start = (policy: Partial<AgentPolicy>, mode?: SteeringMode) => Promise<Agent>;
+
+/** One test for each way of attaching. `start` starts an agent that uses it. */
+export function forEachMethod(name: string, work: (t: Test, start: Start) => Promise<void>): void {
+  for (const method of ['tcx', 'clsact'] as const) {
+    const skip = method === 'tcx' && !hasTcx() && 'kernel has no TCX';
+    t.test(`${name} (${method})`, { skip }, async (t) => {
+      await work(t, (policy, mode) => Agent.start(method, policy, mode));
+    });
+  }
+}
+
+/** How many of our programs are on a hook of the workload. */
+export function onHook(interfaceName: string, hook: Hook): number {
+  const [link] = JSON.parse(workload.ip(`-j link show ${interfaceName}`)) as [{ ifindex: number }];
+  const links = insideNamespace(workload.path, () =>
+    hasTcx() ? programsOn(link.ifindex, hook).length : 0,
+  );
+  return (
+    links + filters(interfaceName, hook).filter((line) => line.includes('microperimeter')).length
+  );
+}
+
+/** `tc filter show`, a line for each. */
+export function filters(interfaceName: string, hook: Hook): string[] {
+  const text = workload.must('tc', ['filter', 'show', 'dev', interfaceName, hook]);
+  return text.split('\n').filter((line) => /\b(?:handle|fh)\b/.test(line));
+}
+
 export class Agent {
   readonly child: ChildProcess;
   private constructor(child: ChildProcess) {
     this.child = child;
   }
 
-  static async start(policy: Partial<AgentPolicy>, mode: SteeringMode = SteeringMode.Redirect) {
+  static async start(
+    method: MethodName,
+    policy: Partial<AgentPolicy>,
+    mode: SteeringMode = SteeringMode.Redirect,
+  ) {
     const program = `${process.cwd()}/dist/test/net/steering-agent.js`;
     const child = workload.spawn(
       process.execPath,
-      [program, JSON.stringify({ ...basePolicy, ...policy })],
+      [program, JSON.stringify({ ...basePolicy, ...policy }), method],
       { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
     );
     const agent = new Agent(child);

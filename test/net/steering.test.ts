@@ -1,11 +1,10 @@
 /** The steering programs with real packets: what goes where. steering-lab.ts has the drawing. */
-import t from 'tap';
 import type { Namespace } from '../../lab/namespace.ts';
 import {
-  Agent,
   address,
   basePolicy,
   echoes,
+  forEachMethod,
   inner,
   moved,
   pause,
@@ -17,8 +16,8 @@ import {
   workload,
 } from './steering-lab.ts';
 
-t.test('everything goes through the engine and comes back', async (t) => {
-  const agent = await Agent.start({});
+forEachMethod('everything goes through the engine and comes back', async (t, start) => {
+  const agent = await start({});
   t.teardown(() => agent.end());
 
   t.ok(await pings(workload, '10.77.0.2'), 'ping from the workload');
@@ -52,8 +51,8 @@ t.test('everything goes through the engine and comes back', async (t) => {
   t.equal(counters.droppedQueue.packets, 0);
 });
 
-t.test('super-packets keep their size', async (t) => {
-  const agent = await Agent.start({});
+forEachMethod('super-packets keep their size', async (t, start) => {
+  const agent = await start({});
   t.teardown(() => agent.end());
   const server = peer.spawn('iperf3', ['-s'], { stdio: 'ignore' });
   t.teardown(() => server.kill('SIGKILL'));
@@ -74,8 +73,8 @@ t.test('super-packets keep their size', async (t) => {
   }
 });
 
-t.test('native packets are on the wire as the workload made them', async (t) => {
-  const agent = await Agent.start({});
+forEachMethod('native packets are on the wire as the workload made them', async (t, start) => {
+  const agent = await start({});
   t.teardown(() => agent.end());
   const mac = (host: Namespace) => JSON.parse(host.ip('-j link show eth0'))[0].address as string;
   const capture = run(peer, 'tcpdump', '-i', 'eth0', '-e', '-n', '-v', '-c', '1', 'icmp[0] == 8');
@@ -92,9 +91,9 @@ t.test('native packets are on the wire as the workload made them', async (t) => 
   workload.ip('rule del pref 1');
 });
 
-t.test('what is excluded never reaches the TUN', async (t) => {
+forEachMethod('what is excluded never reaches the TUN', async (t, start) => {
   const all = { address: remote, port: 7000 };
-  const agent = await Agent.start({
+  const agent = await start({
     firewalls: [all],
     returnFrom: [{ address: address('10.78.0.0'), length: 24 }],
     telemetry: [{ address: remote, port: 8443 }],
@@ -164,11 +163,13 @@ t.test('what is excluded never reaches the TUN', async (t) => {
     "nor another host's frames on a promiscuous interface",
   );
   workload.ip('link set eth0 promisc off');
+  workload.ip('addr del 169.254.7.1/24 dev eth0');
+  peer.ip('addr del 169.254.7.2/24 dev eth0');
   peer.ip('neigh del 10.77.0.1 dev eth0');
 });
 
-t.test('IPv6 may be dropped', async (t) => {
-  const agent = await Agent.start({ ipv6: 'pass' });
+forEachMethod('IPv6 may be dropped', async (t, start) => {
+  const agent = await start({ ipv6: 'pass' });
   t.teardown(() => agent.end());
   t.ok(await pings(workload, 'fd77::2'), 'passes');
   await agent.tell({ do: 'replace', policy: { ...basePolicy, ipv6: 'drop' } });
@@ -181,13 +182,13 @@ t.test('IPv6 may be dropped', async (t) => {
   t.ok(await pings(workload, '10.77.0.2'), 'IPv4 is as before');
 });
 
-t.test('two interfaces, and a policy as long as a person would write', async (t) => {
+forEachMethod('two interfaces, and a policy as long as a person would write', async (t, start) => {
   const management = Array.from({ length: 500 }, (_, index) => ({
     protocol: index % 2 === 0 ? 6 : 0,
     remote: { address: address('192.0.2.0') + index, length: 32 },
     port: index % 3 === 0 ? 0 : 22,
   }));
-  const agent = await Agent.start({ interfaceNames: ['eth0', 'eth1'], management });
+  const agent = await start({ interfaceNames: ['eth0', 'eth1'], management });
   t.teardown(() => agent.end());
   t.ok(await pings(peer, '10.78.0.2'));
   t.match((await agent.stats()).packets, [2, 2, 2, 2], 'four queues, both interfaces, both ways');

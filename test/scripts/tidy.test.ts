@@ -78,9 +78,14 @@ t.test('sizes of files and lines have a limit', async (t) => {
   const lines = (count: number) => 'a;\n'.repeat(count);
   t.same(found('file-size', { 'cli/a.ts': lines(400) }), []);
   t.same(found('file-size', { 'cli/a.ts': lines(401) }), ['cli/a.ts:401']);
-  t.same(found('line-length', { 'cli/a.ts': 'a'.repeat(100) }), []);
-  t.same(found('line-length', { 'cli/a.ts': `\n${'a'.repeat(101)}` }), ['cli/a.ts:2']);
-  t.same(found('line-length', { 'cli/a.ts': `f('${'a'.repeat(100)}')` }), []);
+  t.same(found('line-length', { 'cli/a.ts': `// ${'a'.repeat(97)}` }), []);
+  t.same(found('line-length', { 'cli/a.ts': `\n// ${'a'.repeat(98)}` }), ['cli/a.ts:2']);
+  t.same(
+    found('line-length', { 'cli/a.ts': `f('${'a'.repeat(100)}')` }),
+    [],
+    'the formatter leaves it',
+  );
+  t.same(found('line-length', { 'scripts/a.sh': 'a'.repeat(101) }), ['scripts/a.sh:1']);
   t.same(found('line-length', { 'docs/a.md': 'a'.repeat(101) }), []);
 });
 

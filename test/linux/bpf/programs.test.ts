@@ -30,7 +30,7 @@ const policy: SteeringPolicy = {
   heartbeatTimeoutMs: 1000,
   pinDirectory: '/run/x',
 };
-const maps = { control: 3, flows: 4, counters: 5 };
+const maps = { control: 3, flows: 4, counters: 5, networks: 6 };
 
 t.test('programs encode, and stay small', async (t) => {
   const table: [Program, number][] = [

@@ -1,0 +1,96 @@
+/**
+ * The figures of docs/performance.md, made from bench/results.ndjson, so that nobody types them:
+ *
+ *     node dist/bench/figures.js      writes the latest recorded run between the markers
+ *
+ * A test fails when the document and the results say different things.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { Wire } from './peer.ts';
+import type { Figure } from './statistics.ts';
+import { type CellFigures, footnote, tables, wireTitles } from './table.ts';
+
+export const documentFile = 'docs/performance.md';
+const resultsFile = 'bench/results.ndjson';
+
+const begin = '<!-- figures: node dist/bench/figures.js -->';
+const end = '<!-- end of figures -->';
+
+/** A line of bench/results.ndjson, of this bench (see bench/record.ts). */
+type Line = {
+  readonly bench: string;
+  readonly name: string;
+  readonly value: number;
+  readonly commit: string;
+  readonly node: string;
+  readonly kernel: string;
+  readonly cpu: string;
+  readonly parameters: {
+    readonly run: string;
+    readonly peer: string;
+    readonly wire: Wire;
+    readonly repeats: number;
+    readonly spread: number;
+    readonly seconds: number;
+    /** Cores that other programs used when the run began. */
+    readonly others: number;
+  };
+};
+
+/** The text between the markers, of the latest run in the results; '' results: no run yet. */
+export function renderFigures(results: string): string {
+  const all = results
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Line)
+    .filter((line) => line.bench === 'paths');
+  const run = all.at(-1)?.parameters.run;
+  if (run === undefined) return 'No run has been recorded yet.';
+  const lines = all.filter((line) => line.parameters.run === run);
+  const [{ commit, node, kernel, cpu, parameters }] = lines as [Line];
+  const words =
+    `Run of ${run.slice(0, 10)}, commit ${commit}, ${cpu}, Linux ${kernel}, Node ${node}; ` +
+    `${parameters.repeats} repeats of ${parameters.seconds} s; ` +
+    `other programs used ${parameters.others} cores at its start. ${footnote}`;
+  const parts = tables(cellsOf(lines)).map(
+    ({ wire, head, rows }) => `### ${wireTitles[wire]}\n\n${markdown(head, rows)}`,
+  );
+  return [words, ...parts].join('\n\n');
+}
+
+/** The document with other figures. Throws when its markers are gone. */
+export function insertFigures(document: string, figures: string): string {
+  const from = document.indexOf(begin);
+  const to = document.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`${documentFile} has no place for figures: ${begin}`);
+  return `${document.slice(0, from + begin.length)}\n${figures}\n${document.slice(to)}`;
+}
+
+/** What bench/results.ndjson holds; '' when it does not exist. */
+export function readResults(): string {
+  return existsSync(resultsFile) ? readFileSync(resultsFile, 'utf8') : '';
+}
+
+/** In the order in which they were recorded. */
+function cellsOf(lines: readonly Line[]): CellFigures[] {
+  const cells = new Map<string, { peer: string; wire: Wire; figures: Record<string, Figure> }>();
+  for (const { name, value, parameters } of lines) {
+    const { peer, wire, repeats, spread } = parameters;
+    const key = `${peer}, ${wire}`;
+    const cell = cells.get(key) ?? { peer, wire, figures: {} };
+    cells.set(key, cell);
+    cell.figures[name] = { median: value, spread, repeats };
+  }
+  return [...cells.values()];
+}
+
+function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const document = readFileSync(documentFile, 'utf8');
+  writeFileSync(documentFile, insertFigures(document, renderFigures(readResults())));
+}

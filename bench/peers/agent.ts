@@ -1,0 +1,102 @@
+/**
+ * The agent: against the kernel's VXLAN firewall (the fastest there is), against the lab's own
+ * GENEVE firewall, and with everything passing.
+ */
+import { writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Agent, type AgentStatus, writeAgentConfig } from '../../lab/agent.ts';
+import { createCertificates, createRunDirectory } from '../../lab/certificates.ts';
+import {
+  type Encapsulation,
+  startBuiltinFirewall,
+  startVxlanFirewall,
+} from '../../lab/firewalls.ts';
+import { start, until } from '../../lab/program.ts';
+import { addresses, type Topology } from '../../lab/topology.ts';
+import type { Peer, Running } from '../peer.ts';
+
+const startLimitMs = 10_000;
+const graceMs = 3000;
+const agentMain = resolve(dirname(fileURLToPath(import.meta.url)), '../../cli/main.js');
+
+/** Options of node for the agent's process, such as `--cpu-prof`; a profile run sets them. */
+let nodeOptions: readonly string[] = [];
+
+export function setAgentNodeOptions(options: readonly string[]): void {
+  nodeOptions = options;
+}
+
+export const agentVxlan: Peer = {
+  name: 'agent vxlan',
+  route: 'hair-pin',
+  wires: ['firewall', 'mtu'],
+  start: (topology) => startHairpin(topology, 'vxlan'),
+};
+
+export const agentGeneve: Peer = {
+  name: 'agent geneve',
+  route: 'hair-pin',
+  wires: ['whole', 'firewall', 'mtu'],
+  start: (topology) => startHairpin(topology, 'geneve'),
+};
+
+/** The gate is closed because nobody takes telemetry, and a closed gate lets everything pass. */
+export const agentPassing: Peer = {
+  name: 'agent passing',
+  route: 'passing',
+  wires: ['whole', 'mtu'],
+  start: async (topology) => {
+    const directory = createRunDirectory();
+    const { ca } = createCertificates(directory, 'firewall', addresses.firewall);
+    const settings = { policy: { onTelemetryLoss: 'pass' } };
+    const agent = startAgent(topology, directory, ca, 'geneve', settings);
+    // It answers before it has attached anything. The data path publishes an MTU when it runs.
+    await until('the agent looks on', startLimitMs, async () => {
+      const status = (await agent.status()) as Partial<AgentStatus> | undefined;
+      return (status?.innerMtu ?? 0) > 0;
+    });
+    return running(agent, async () => {});
+  },
+};
+
+async function startHairpin(topology: Topology, encapsulation: Encapsulation): Promise<Running> {
+  const directory = createRunDirectory();
+  const certificates = createCertificates(directory, 'firewall', addresses.firewall);
+  const options = { encapsulation, certificates };
+  const policy = join(directory, 'policy.yaml');
+  writeFileSync(policy, 'deny: []\n');
+  const firewall =
+    encapsulation === 'vxlan'
+      ? await startVxlanFirewall(topology.firewall, addresses.workload, options)
+      : await startBuiltinFirewall(topology.firewall, { ...options, policy });
+  const agent = startAgent(topology, directory, certificates.ca, encapsulation, {});
+  await agent.reach('redirecting', startLimitMs);
+  return running(agent, () => firewall.stop());
+}
+
+function startAgent(
+  topology: Topology,
+  directory: string,
+  ca: string,
+  encapsulation: Encapsulation,
+  settings: Record<string, Record<string, unknown>>,
+): Agent {
+  const { firewall } = addresses;
+  const config = writeAgentConfig({ directory, ca, firewall, encapsulation, settings });
+  const args = [...nodeOptions, agentMain, 'run', '--config', config];
+  const program = start(topology.workload, process.execPath, args, { graceMs });
+  program.child.stdin?.end();
+  return new Agent(program, config, join(directory, 'control.sock'));
+}
+
+function running(agent: Agent, stopFirewall: () => Promise<void>): Running {
+  return {
+    pid: agent.program.pid,
+    agent,
+    stop: async () => {
+      await agent.program.stop();
+      await stopFirewall();
+    },
+  };
+}

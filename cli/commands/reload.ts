@@ -1,0 +1,37 @@
+/** `microperimeter reload`: the running agent reads its configuration again. */
+import { request } from '../../control/client.ts';
+import type { ReloadAnswer } from '../../control/server.ts';
+import { ExitCode } from '../exit-codes.ts';
+
+/** Reading and compiling the most rules that a file may have takes some ten seconds. */
+const answerTimeoutMs = 60_000;
+/** A file may have changed in every line. */
+const shownLines = 100;
+
+/** 2 when the file is wrong or needs a restart: then the agent goes on as before. */
+export async function reload(options: { socket: string; json: boolean }): Promise<number> {
+  const answer = await request(options.socket, 'POST', '/reload', answerTimeoutMs);
+  if (answer.status !== 200 && answer.status !== 409) {
+    throw new Error(`the agent answered with status ${answer.status}`);
+  }
+  const result = answer.body as ReloadAnswer;
+  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : draw(result));
+  return result.ok ? ExitCode.Ok : ExitCode.Usage;
+}
+
+function draw({ changed, ok, refused, warnings }: ReloadAnswer): string {
+  const warned = section('warnings', warnings);
+  if (!ok) return `nothing has changed:\n${list(refused)}${warned}`;
+  if (changed.length === 0) return `reloaded: the file says what is in force\n${warned}`;
+  return `reloaded:\n${list(changed)}${warned}`;
+}
+
+function section(title: string, lines: readonly string[]): string {
+  return lines.length === 0 ? '' : `${title}:\n${list(lines)}`;
+}
+
+function list(lines: readonly string[]): string {
+  const shown = lines.slice(0, shownLines).map((line) => `  ${line}\n`);
+  const more = lines.length - shown.length;
+  return `${shown.join('')}${more > 0 ? `  and ${more} more (--json has all)\n` : ''}`;
+}

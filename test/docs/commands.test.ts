@@ -1,0 +1,100 @@
+/**
+ * What the documents tell a reader to type works. Every line of a shell block must be one that is
+ * known here: run now, or run by the test that is named. YAML blocks must be configurations, or
+ * parts of one, that `check` accepts. Names of options, keys, reasons and codes must exist.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { parse, stringify } from 'yaml';
+import { exitCodeHelp } from '../../cli/exit-codes.ts';
+import { reasonNames } from '../../parsers/reason.ts';
+
+const documents = ['README.md', 'CONTRIBUTING.md', ...readdirSync('docs').map((f) => `docs/${f}`)]
+  .filter((path) => path.endsWith('.md'))
+  .map((path) => ({ path, text: readFileSync(path, 'utf8') }));
+const directory = mkdtempSync(join(tmpdir(), 'microperimeter-docs-'));
+t.teardown(() => rmSync(directory, { recursive: true }));
+
+function blocks(text: string, language: string): string[] {
+  const found = text.matchAll(new RegExp(`^ *\`\`\`${language}\\n(.*?)^ *\`\`\``, 'gms'));
+  return [...found].map(([, body]) => body ?? '');
+}
+
+function readme(): string {
+  return documents.find(({ path }) => path === 'README.md')!.text;
+}
+
+const config = join(directory, 'config.yaml');
+writeFileSync(config, blocks(readme(), 'yaml').at(-1) ?? '');
+
+type How = { readonly run: string; readonly code: number } | { readonly testedBy: string };
+
+/** Commands by what they look like, without sudo and comments. */
+const known: readonly [RegExp, How][] = [
+  [/^\.\/scripts\/lab\b/, { testedBy: 'test/net/lab.test.ts' }],
+  [/^\.\/scripts\/test\b/, { testedBy: '.ci/run' }],
+  [/^npm ci\b/, { testedBy: 'scripts/bootstrap.sh' }],
+  [/^npm (run (build|check|check:net|format)|test)\b/, { testedBy: 'package.json' }],
+  [/^(bin\/)?microperimeter check config\.yaml$/, { run: `check ${config}`, code: 0 }],
+  [/^(bin\/)?microperimeter run --config\b/, { testedBy: 'test/net/hairpin.test.ts' }],
+  [/^(bin\/)?microperimeter release$/, { testedBy: 'test/net/failure.test.ts' }],
+  [/^(bin\/)?microperimeter version$/, { run: 'version', code: 0 }],
+  [
+    /^(bin\/)?microperimeter (status|stop|reload|flows)\b/,
+    { run: `status --socket ${directory}/none.sock`, code: 6 },
+  ],
+];
+
+t.test('every command in a shell block is known, and works', async (t) => {
+  for (const { path, text } of documents) {
+    const lines = blocks(text, 'sh').flatMap((block) => block.split('\n'));
+    for (const line of lines.map((one) => one.replace(/\s*#.*$/, '').trim())) {
+      if (line === '') continue;
+      const command = line.replace(/^sudo /, '');
+      const how = known.find(([pattern]) => pattern.test(command))?.[1];
+      if (how === undefined) t.fail(`${path}: nobody tests "${line}"`);
+      else if ('testedBy' in how) t.ok(readFileSync(how.testedBy), `${path}: ${line}`);
+      else {
+        const { status, stderr } = spawnSync('bin/microperimeter', how.run.split(' '));
+        t.equal(status, how.code, `${path}: ${line}: ${stderr}`);
+      }
+    }
+  }
+});
+
+t.test('every YAML block is a configuration, or a part of one', async (t) => {
+  const base = parse(blocks(readme(), 'yaml').at(-1) ?? '');
+  let count = 0;
+  for (const { path, text } of documents) {
+    for (const block of blocks(text, 'yaml')) {
+      const file = join(directory, `${count++}.yaml`);
+      writeFileSync(file, stringify({ ...base, ...parse(block) }));
+      const { status, stderr } = spawnSync('bin/microperimeter', ['check', file]);
+      t.equal(status, 0, `${path}: ${block.slice(0, 40)}… ${stderr}`);
+    }
+  }
+  t.ok(count >= 2);
+});
+
+t.test('the exit codes in the document are those of the program', async (t) => {
+  const { text } = documents.find(({ path }) => path === 'docs/troubleshooting.md')!;
+  const told = [...text.matchAll(/^\| (\d) \| (.*) \|$/gm)].map(
+    ([, code, words]) => `${code}  ${words}`,
+  );
+  const printed = exitCodeHelp.split('\n').map((line) => line.trim());
+  t.same(
+    told,
+    printed.filter((line) => /^\d/.test(line)),
+  );
+});
+
+t.test('reasons that the documents name exist', async (t) => {
+  const { text } = documents.find(({ path }) => path === 'docs/troubleshooting.md')!;
+  const table = text.slice(text.indexOf('| counter |'), text.indexOf('## Everything'));
+  const named = [...table.matchAll(/^\| `([a-z0-9-]+)`/gm)].map(([, name]) => name!);
+  t.ok(named.length >= 5);
+  for (const name of named) t.ok(reasonNames.includes(name), name);
+});
