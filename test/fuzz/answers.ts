@@ -34,6 +34,12 @@ type KnownFlow = {
   readonly local: string;
 };
 
+/** How many packets are counted by now, and which of them enter. */
+export type Entry = {
+  readonly counted: number;
+  readonly packets: readonly { readonly packet: Buffer; readonly queue: number }[];
+};
+
 /** What may be on its way back. */
 export class Known {
   readonly flows = new Map<string, KnownFlow>();
@@ -41,7 +47,17 @@ export class Known {
   readonly fragments = new Map<string, string>();
   /** Tunnel datagrams as the engine sent them. */
   readonly sent: Buffer[] = [];
+  private readonly lenient: boolean;
+  private held: { cookie: number; fragment: string; bytes: Buffer }[] = [];
   private next = 0;
+
+  /**
+   * @param lenient the engine may have forgotten what is known here, so that any later fragment may
+   *   be waiting, and any that waited may have been given up
+   */
+  constructor(lenient: boolean) {
+    this.lenient = lenient;
+  }
 
   /** Note what the world has just sent. */
   note(world: World): void {
@@ -85,20 +101,33 @@ export class Known {
   }
 
   /**
-   * The packet that this datagram may put on the network, and on which queue; undefined when
-   * nothing may.
+   * What this datagram may put on the network, in order: its packet, or none, and after a first
+   * fragment those that waited for it. What must wait is remembered.
    */
-  mayEnter(datagram: Buffer, source: number): { packet: Buffer; queue: number } | undefined {
-    if (source !== firewall) return undefined;
-    const tunnel = decodeGeneve(datagram);
-    if (tunnel?.cookie === undefined) return undefined;
-    const inner = decode(tunnel.inner);
-    if (inner === undefined) return undefined;
-    const isLater = inner.part === 'later';
-    const name = isLater ? this.fragments.get(datagramName(inner)) : flowName(inner);
+  enter(datagram: Buffer, source: number): Entry {
+    const tunnel = source === firewall ? decodeGeneve(datagram) : undefined;
+    const inner = tunnel && decode(tunnel.inner);
+    if (tunnel?.cookie === undefined || inner === undefined) return { counted: 1, packets: [] };
+    const { cookie } = tunnel;
+    const bytes = tunnel.inner.subarray(0, inner.total);
+    const fragment = datagramName(inner);
+    const name = inner.part === 'later' ? this.fragments.get(fragment) : flowName(inner);
+    if (inner.part === 'later' && (name === undefined || this.lenient)) {
+      this.held.push({ cookie, fragment, bytes });
+      if (name === undefined) return { counted: 0, packets: [] };
+    }
     const flow = name === undefined ? undefined : this.flows.get(name);
-    if (flow === undefined || flow.cookie !== tunnel.cookie) return undefined;
-    return { packet: tunnel.inner.subarray(0, inner.total), queue: queueOf(inner, flow) };
+    if (name === undefined || flow?.cookie !== cookie) return { counted: 1, packets: [] };
+    const queue = queueOf(inner, flow);
+    const entering = [{ packet: bytes, queue }];
+    if (inner.part !== 'first') return { counted: 1, packets: entering };
+    this.fragments.set(fragment, name);
+    const freed = this.held.filter((held) => held.fragment === fragment);
+    if (!this.lenient) this.held = this.held.filter((held) => held.fragment !== fragment);
+    for (const held of freed.filter((one) => one.cookie === cookie)) {
+      entering.push({ packet: held.bytes, queue });
+    }
+    return { counted: 1 + freed.length, packets: entering };
   }
 }
 

@@ -9,7 +9,7 @@ import { mayAnswerWithIcmp, writeFragmentationNeeded } from '../../parsers/icmp.
 import { checkIpv4, ipv4ChecksumOk } from '../../parsers/ipv4.ts';
 import { Reason, reasonNames } from '../../parsers/reason.ts';
 import { clampMss } from '../../parsers/tcp.ts';
-import { resetLength, writeTcpReset } from '../../parsers/tcp-reset.ts';
+import { resetLength, writeResetToReceiver, writeResetToSender } from '../../parsers/tcp-reset.ts';
 import { createTunnelHeader, type Encapsulation } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import { createVxlan } from '../../tunnel/vxlan.ts';
@@ -126,12 +126,12 @@ function create(check: Check) {
     const error = decode(Buffer.from(bytes.subarray(answerAt, answerAt + written)));
     must(error !== undefined || expected.part === 'first', () => 'an ICMP error that is no packet');
     if (expected.transportLength < 20) return;
-    writeTcpReset(bytes, view, answerAt, at, key.transportAt);
-    const reset = Buffer.from(bytes.subarray(answerAt, answerAt + resetLength));
-    must(
-      decode(reset) !== undefined && transportRight(reset, 20, 40),
-      () => 'a reset that is none',
-    );
+    for (const write of [writeResetToSender, writeResetToReceiver]) {
+      write(bytes, view, answerAt, at, key.transportAt);
+      const reset = Buffer.from(bytes.subarray(answerAt, answerAt + resetLength));
+      const sound = decode(reset) !== undefined && transportRight(reset, 20, 40);
+      must(sound, () => 'a reset that is none');
+    }
   };
 
   const tryDatagram = (datagram: Buffer, odd: boolean) => {

@@ -1,6 +1,7 @@
 /** Firewall to workload: answers, good and forged, to flows that were redirected. */
 import { Answers, directionOf, Known } from './answers.ts';
 import { feedAndJudge } from './judge.ts';
+import { settleAll } from './judge-held.ts';
 import { breatheAndJudge } from './judge-reinject.ts';
 import { Mutator } from './mutate.ts';
 import { redirectAll } from './policies.ts';
@@ -19,7 +20,7 @@ function create(widen: (known: Known) => void) {
     seedCrypto(random);
     const mtu = random.pick([1500, 1500, 576]);
     const world = createWorld(arena, { policy: redirectAll, flows: 128, mtu });
-    const known = new Known();
+    const known = new Known(false);
     const mutator = new Mutator(random, samples);
     for (let i = 0; i < packetsPerCase; i++) {
       const sample = random.once(4) ? mutator.next() : mutator.pick();
@@ -47,6 +48,7 @@ function create(widen: (known: Known) => void) {
       }
       breatheAndJudge(world, known, arrived, source, true);
     }
+    settleAll(world);
   };
 }
 

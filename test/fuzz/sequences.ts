@@ -8,6 +8,7 @@ import { Reason } from '../../parsers/reason.ts';
 import { Answers, directionOf, Known } from './answers.ts';
 import { decode } from './decode.ts';
 import { feedAndJudge } from './judge.ts';
+import { settle, settleAll } from './judge-held.ts';
 import { breatheAndJudge } from './judge-reinject.ts';
 import { Mutator } from './mutate.ts';
 import { policies } from './policies.ts';
@@ -32,7 +33,7 @@ class Sequence {
   private readonly world: World;
   private readonly random: Random;
   private readonly inputs: Sample[];
-  private readonly known = new Known();
+  private readonly known = new Known(true);
   private readonly mutator: Mutator;
   private readonly answers: Answers;
   private generation = 1;
@@ -79,12 +80,13 @@ class Sequence {
   /** Several in one breath, by both devices; only such as are one packet each, whatever happens. */
   private batch(): void {
     const { random, world } = this;
+    settle(world);
     let count = 0;
     for (let i = 0; i < 2 * batchSize; i++) {
       const sample = random.once(2) ? this.mutator.next() : this.mutator.pick();
       const { inbox } = world.devices[directionOf(sample.bytes)];
       if (sample.gso !== 0 || sample.bytes.length > world.path.innerMtu) continue;
-      if (decode(sample.bytes)?.part === 'first') continue;
+      if (isFragment(sample)) continue;
       if (inbox.length === batchSize) continue;
       inbox.push(sample);
       this.inputs.push(sample);
@@ -119,6 +121,10 @@ class Sequence {
         world.clock.nowMs += random.pick(waits);
     }
   }
+}
+
+function isFragment({ bytes }: Sample): boolean {
+  return ['first', 'later'].includes(decode(bytes)?.part ?? '');
 }
 
 function asInput(bytes: Buffer): Sample {
@@ -156,6 +162,7 @@ function create(sabotage: (world: World, random: Random) => void) {
       sabotage(world, random);
       checkTable(world);
     }
+    settleAll(world);
   };
 }
 
