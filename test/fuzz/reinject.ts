@@ -1,4 +1,5 @@
 /** Firewall to workload: answers, good and forged, to flows that were redirected. */
+import { accelerateChecksum } from '../../parsers/checksum.ts';
 import { Answers, directionOf, Known } from './answers.ts';
 import { feedAndJudge } from './judge.ts';
 import { settleAll } from './judge-held.ts';
@@ -16,6 +17,8 @@ const answersPerCase = 12;
 function create(widen: (known: Known) => void) {
   const samples = packetSamples().filter(({ bytes }) => bytes.length < 6000);
   const arena = createFuzzArena();
+  // As in the data path's worker; the other fuzzers go through the guarded view byte by byte.
+  accelerateChecksum(arena.memory, arena.view);
   return ({ inputs, random }: Trial) => {
     seedCrypto(random);
     const mtu = random.pick([1500, 1500, 576]);
