@@ -75,7 +75,10 @@ export class Encapsulator {
     }
     if (packet.length <= innerMtu) return this.wrap(packet, flow);
     if (isTcp) return this.segment(packet, flow, Gso.Tcp4, this.segmentPayload(packet));
-    if (ipv4DontFragment(view, at)) return this.refuse(packet, direction, link);
+    // A fragmented ICMP error would be refused on its way back: its quote cannot be read.
+    if (ipv4DontFragment(view, at) || key.kind === KeyKind.IcmpError) {
+      return this.refuse(packet, direction, link);
+    }
     this.fragment(packet, flow);
   }
 

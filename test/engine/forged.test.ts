@@ -96,3 +96,15 @@ t.test('a path too narrow for IPv4 leaves the MSS of a SYN positive', async (t) 
   path.egress(tcp(out, { from: 1, to: 2, flags: TCP.SYN, options }));
   t.equal(path.inner(0).readUInt16BE(42), 28, 'of the 68 bytes that every link carries');
 });
+
+t.test(
+  'an ICMP error too big for the tunnel is not cut: its parts could not come back',
+  async (t) => {
+    const path = startEngine();
+    path.egress(udp(out, 1, 2, Buffer.alloc(8)));
+    const quoted = udp({ source: out.target, target: out.source }, 2, 1, Buffer.alloc(1500));
+    path.egress(icmp(out, 3, 3, Buffer.concat([Buffer.alloc(4), quoted])));
+    t.equal(path.io.socket.sent.length, 1);
+    t.same(path.counts(), { redirected: 1, 'too-big-silent': 1 });
+  },
+);

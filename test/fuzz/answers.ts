@@ -3,6 +3,7 @@
  * engine itself sent before, streams of segments that may be joined, both damaged; and who of them
  * may be put on the network, decided apart from the engine.
  */
+import { GateView } from '../../engine/path.ts';
 import { Reason } from '../../parsers/reason.ts';
 import {
   type Decoded,
@@ -17,11 +18,26 @@ import type { Random } from './random.ts';
 import type { Sample } from './samples.ts';
 import { firewall, type World } from './world.ts';
 
+/** Reasons of packets that have got no flow, as far as they are packets at all. */
+const withoutFlow: ReadonlySet<Reason> = new Set([
+  Reason.VirtioTooShort,
+  Reason.VirtioBadGso,
+  Reason.VirtioBadChecksum,
+  Reason.FlowsFull,
+  Reason.ResetEstablished,
+]);
+
 /** A flow that was redirected, as seen on the tunnel. */
 type KnownFlow = {
   cookie: number;
   /** Its end on this host. */
   readonly local: string;
+};
+
+/** How many packets are counted by now, and which of them enter. */
+export type Entry = {
+  readonly counted: number;
+  readonly packets: readonly { readonly packet: Buffer; readonly queue: number }[];
 };
 
 /** What may be on its way back. */
@@ -31,13 +47,33 @@ export class Known {
   readonly fragments = new Map<string, string>();
   /** Tunnel datagrams as the engine sent them. */
   readonly sent: Buffer[] = [];
+  private readonly lenient: boolean;
+  private held: { cookie: number; fragment: string; bytes: Buffer }[] = [];
   private next = 0;
+
+  /**
+   * @param lenient the engine may have forgotten what is known here, so that any later fragment may
+   *   be waiting, and any that waited may have been given up
+   */
+  constructor(lenient: boolean) {
+    this.lenient = lenient;
+  }
 
   /** Note what the world has just sent. */
   note(world: World): void {
     for (const { datagrams } of world.socket.sent) {
       for (const datagram of datagrams.slice(0, 3)) this.noteDatagram(datagram);
     }
+  }
+
+  /**
+   * Note what was fed, counted under `reason`: the engine knows the later fragments of a first one
+   * that got as far as its flow, whatever became of it.
+   */
+  noteFirst(world: World, bytes: Buffer, reason: Reason): void {
+    const packet = decode(bytes);
+    if (packet?.part !== 'first' || world.path.gate === GateView.Pass) return;
+    if (!withoutFlow.has(reason)) this.fragments.set(datagramName(packet), flowName(packet));
   }
 
   private noteDatagram(datagram: Buffer): void {
@@ -65,20 +101,33 @@ export class Known {
   }
 
   /**
-   * The packet that this datagram may put on the network, and on which queue; undefined when
-   * nothing may.
+   * What this datagram may put on the network, in order: its packet, or none, and after a first
+   * fragment those that waited for it. What must wait is remembered.
    */
-  mayEnter(datagram: Buffer, source: number): { packet: Buffer; queue: number } | undefined {
-    if (source !== firewall) return undefined;
-    const tunnel = decodeGeneve(datagram);
-    if (tunnel?.cookie === undefined) return undefined;
-    const inner = decode(tunnel.inner);
-    if (inner === undefined) return undefined;
-    const isLater = inner.part === 'later';
-    const name = isLater ? this.fragments.get(datagramName(inner)) : flowName(inner);
+  enter(datagram: Buffer, source: number): Entry {
+    const tunnel = source === firewall ? decodeGeneve(datagram) : undefined;
+    const inner = tunnel && decode(tunnel.inner);
+    if (tunnel?.cookie === undefined || inner === undefined) return { counted: 1, packets: [] };
+    const { cookie } = tunnel;
+    const bytes = tunnel.inner.subarray(0, inner.total);
+    const fragment = datagramName(inner);
+    const name = inner.part === 'later' ? this.fragments.get(fragment) : flowName(inner);
+    if (inner.part === 'later' && (name === undefined || this.lenient)) {
+      this.held.push({ cookie, fragment, bytes });
+      if (name === undefined) return { counted: 0, packets: [] };
+    }
     const flow = name === undefined ? undefined : this.flows.get(name);
-    if (flow === undefined || flow.cookie !== tunnel.cookie) return undefined;
-    return { packet: tunnel.inner.subarray(0, inner.total), queue: queueOf(inner, flow) };
+    if (name === undefined || flow?.cookie !== cookie) return { counted: 1, packets: [] };
+    const queue = queueOf(inner, flow);
+    const entering = [{ packet: bytes, queue }];
+    if (inner.part !== 'first') return { counted: 1, packets: entering };
+    this.fragments.set(fragment, name);
+    const freed = this.held.filter((held) => held.fragment === fragment);
+    if (!this.lenient) this.held = this.held.filter((held) => held.fragment !== fragment);
+    for (const held of freed.filter((one) => one.cookie === cookie)) {
+      entering.push({ packet: held.bytes, queue });
+    }
+    return { counted: 1 + freed.length, packets: entering };
   }
 }
 

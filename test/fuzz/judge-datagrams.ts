@@ -64,15 +64,9 @@ function judgeTunnel(bytes: Buffer, direction: number, innerMtu: number): Buffer
   return tunnel.inner;
 }
 
-/**
- * A first fragment that nobody can read alone: of an ICMP error, or, where the tunnel has less room
- * than the longest headers, of a transport header.
- */
+/** A first fragment, where the tunnel has less room than the longest headers. */
 function isUnreadable(inner: Buffer, innerMtu: number): boolean {
-  if (inner.length < 28 || (inner[6] & 0x20) === 0) return false;
-  if (innerMtu < 120) return true;
-  if (inner[9] !== 1) return false;
-  return [3, 4, 5, 11, 12].includes(inner[(inner[0] & 15) * 4]);
+  return inner.length >= 28 && (inner[6] & 0x20) !== 0 && innerMtu < 120;
 }
 
 /** The packet by its total length, its checksum complete as the kernel would complete it. */
@@ -178,8 +172,8 @@ function judgeSegments(
 }
 
 function judgeFragments(packet: Decoded, finished: Buffer, inners: readonly Buffer[]): void {
-  const { dontFragment, headerLength, more, offset, total } = packet;
-  must(!dontFragment, () => 'fragmented in spite of DF');
+  const { dontFragment, headerLength, more, offset, part, total } = packet;
+  must(!dontFragment && part !== 'error', () => 'fragmented what may not be');
   let at = headerLength;
   inners.forEach((inner, index) => {
     const isLast = index === inners.length - 1;

@@ -3,6 +3,7 @@ import { Reason, reasonKinds, reasonNames } from '../../parsers/reason.ts';
 import { type Known, partialSum } from './answers.ts';
 import { transportChecksum } from './decode.ts';
 import { difference } from './judge-datagrams.ts';
+import { settle } from './judge-held.ts';
 import { mendHeader } from './mutate.ts';
 import { must } from './trial.ts';
 import type { World, Written } from './world.ts';
@@ -70,16 +71,24 @@ export function breatheAndJudge(
   source: number,
   exact: boolean,
 ): void {
+  const arrived = world.socket.inbox.splice(0);
+  settle(world);
+  world.socket.inbox.push(...arrived);
   const delta = world.breathe();
   const total = delta.reduce((sum, count) => sum + count, 0);
-  must(total === datagrams.length, () => `${datagrams.length} came, ${total} counted`);
+  const entries = datagrams.map((datagram) => known.enter(datagram, source));
+  const due = entries.reduce((sum, { counted }) => sum + counted, 0);
+  must(!exact || total === due, () => `${due} were due, ${total} counted`);
+  const { waiting } = world;
+  waiting.datagrams += datagrams.length - total;
+  must(waiting.datagrams >= 0, () => `${total} counted, of ${datagrams.length}`);
   must(world.socket.sent.length === 0, () => 'an answer was sent back');
   let written = 0;
   for (const queue of [0, 1]) {
-    const expected = datagrams
-      .map((datagram) => known.mayEnter(datagram, source))
-      .filter((entry) => entry?.queue === queue)
-      .map((entry) => entry?.packet as Buffer);
+    const expected = entries
+      .flatMap(({ packets }) => packets)
+      .filter((entry) => entry.queue === queue)
+      .map(({ packet }) => packet);
     let next = 0;
     for (const one of world.devices[queue].written) {
       const packets = expand(one);

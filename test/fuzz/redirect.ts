@@ -1,6 +1,7 @@
 /** Workload to firewall: packets of every kind, one at a time, through a policy of every kind. */
 import { feedAndJudge } from './judge.ts';
 import { innerMtuOf } from './judge-datagrams.ts';
+import { settleAll } from './judge-held.ts';
 import { Mutator } from './mutate.ts';
 import { policies } from './policies.ts';
 import { type Random, seedCrypto } from './random.ts';
@@ -27,6 +28,7 @@ function create(sabotage: (world: World, random: Random) => void) {
       inputs.push(sample);
       feedAndJudge(world, sample, random.once(3) ? 1 : 0);
     }
+    settleAll(world);
   };
 }
 

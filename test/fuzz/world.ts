@@ -31,6 +31,7 @@ import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
 import { FakeClock, FakeSteering } from '../fakes/io.ts';
 import { address } from '../support/packets.ts';
+import type { Decoded } from './decode.ts';
 import { GuardedView, poison } from './guard.ts';
 import type { Sample } from './samples.ts';
 import { must } from './trial.ts';
@@ -92,6 +93,7 @@ export class FuzzDevice implements PacketDevice {
   readonly failure = 0;
   readonly direction: Direction;
   readonly interfaceIndex = 2;
+  readonly failure = 0;
   readonly inbox: Sample[] = [];
   readonly written: Written[] = [];
   refuse: () => Reason = () => Reason.Ok;
@@ -204,6 +206,14 @@ export class FuzzSocket implements TunnelSocket {
   }
 }
 
+/** Later fragments that came before their first one, as far as the fuzzers know. */
+export type Waiting = {
+  /** Read from a device, oldest first. */
+  packets: { sample: Sample; packet: Decoded; direction: 0 | 1; since: number }[];
+  /** How many came from the tunnel. */
+  datagrams: number;
+};
+
 export type World = ReturnType<typeof createWorld>;
 
 export type WorldOptions = {
@@ -255,13 +265,15 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     loop,
     path,
     socket,
+    waiting: { packets: [], datagrams: 0 } as Waiting,
     /** One breath; what it wrote and sent before is forgotten. Returns packets by reason. */
     breathe(): Float64Array {
       for (const device of devices) device.written.length = 0;
       socket.sent.length = 0;
-      const { scratchAt, scratchEnd, answerAt } = arena;
+      const { answerAt, heldAt, scratchAt, scratchEnd } = arena;
       arena.view.allowed.length = 0;
       arena.view.allowed.push(scratchAt, scratchEnd, answerAt, answerAt + 1024);
+      arena.view.allowed.push(heldAt[0], 2 * heldAt[1] - heldAt[0]);
       const before = path.counters.packets.slice();
       loop.breathe();
       checkPoison(arena);
@@ -270,10 +282,13 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   };
 }
 
+/** Entries of `allowed` that are the engine's own memory: scratch, answer, held fragments. */
+const ownRanges = 6;
+
 /** Behind every packet that was read. */
 function checkPoison(arena: FuzzArena): void {
   const { allowed } = arena.view;
-  for (let i = 4; i < allowed.length; i += 2) {
+  for (let i = ownRanges; i < allowed.length; i += 2) {
     const end = allowed[i + 1];
     for (let at = end; at < end + margin; at++) {
       must(arena.bytes[at] === poison, () => `byte ${at - end} behind a packet was overwritten`);
