@@ -192,6 +192,7 @@ export class Agent {
         port: config.tunnel.port,
       },
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
+      attachedBy: steering.method,
       policy: config.policy,
       ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
