@@ -230,8 +230,7 @@ t.test('an unused set is a warning', async (t) => {
 });
 
 t.test('more rules than the limit are refused', { timeout: 120_000 }, async (t) => {
-  const many = (count: number) =>
-    file({ x: `rules:\n${'  - action: pass\n'.repeat(count)}` });
+  const many = (count: number) => file({ x: `rules:\n${'  - action: pass\n'.repeat(count)}` });
   t.match(problemsOf(many(100_001)), [/^f:7:3: rules: must have no more than 100000 of them$/]);
 });
 
