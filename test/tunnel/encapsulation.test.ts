@@ -29,7 +29,7 @@ t.test('sizes', async (t) => {
   t.same([vxlan.headerLength, vxlan.overhead], [22, 50]);
   t.equal(innerMtu(1500, geneve), 1452);
   t.equal(innerMtu(1500, vxlan), 1450);
-  t.same([geneve.carriesCookie, vxlan.carriesCookie], [true, false]);
+  t.same([geneve.cookieMask, vxlan.cookieMask], [-1, 0]);
   t.same([geneve.port, vxlan.port], [6081, 4789]);
 });
 
