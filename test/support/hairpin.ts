@@ -30,6 +30,8 @@ import {
 export type HairpinOptions = {
   readonly firewall?: FirewallKind;
   readonly encapsulation?: Encapsulation;
+  /** How the built-in firewall answers. */
+  readonly answer?: 'plain' | 'gateway';
   readonly topology?: TopologyOptions;
   /** Sections of the agent's configuration, merged over the lab's. */
   readonly settings?: AgentOptions['settings'];
@@ -72,7 +74,12 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
           encapsulation,
           certificates,
         })
-      : await startBuiltinFirewall(topology.firewall, { encapsulation, certificates, policy });
+      : await startBuiltinFirewall(topology.firewall, {
+          encapsulation,
+          certificates,
+          policy,
+          answer: options.answer ?? 'plain',
+        });
   t.teardown(() => firewall.stop());
   let agents = 0;
   const launchAgent = (settings: AgentOptions['settings'] = {}) => {
