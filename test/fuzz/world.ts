@@ -93,7 +93,6 @@ export class FuzzDevice implements PacketDevice {
   readonly failure = 0;
   readonly direction: Direction;
   readonly interfaceIndex = 2;
-  readonly failure = 0;
   readonly inbox: Sample[] = [];
   readonly written: Written[] = [];
   refuse: () => Reason = () => Reason.Ok;
