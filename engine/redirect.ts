@@ -239,7 +239,8 @@ export class Redirect {
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
     const { packet, path } = this;
     const { flows } = path;
-    flows.touch(flow, flags, path.nowTick);
+    // An error is about the flow and not of it: it keeps nothing alive.
+    if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
     flows.account(flow, device.direction, wirePackets(packet), packet.length);
     if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
       return this.end(Reason.DroppedGateClosed);

@@ -6,9 +6,9 @@
  *
  *     node send-datagrams.js ADDRESS PORT
  *
- * Takes lines `TRIAL SIZE RATE SECONDS JOINED` (a number that each datagram begins with, UDP payload
- * in bytes, datagrams a second, how many are joined) and answers each with a line of JSON when it
- * is done. Says `ready` first.
+ * Takes lines `TRIAL SIZE RATE SECONDS JOINED` (a number that each datagram begins with, bytes of
+ * UDP payload, datagrams a second, how many are joined) and answers each with a line of JSON when
+ * it is done. Says `ready` first.
  */
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';

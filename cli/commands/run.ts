@@ -11,6 +11,7 @@ import { formatProblem } from '../config/parse.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
+import { Service } from '../service.ts';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
@@ -23,7 +24,9 @@ export async function run(options: { config: string }): Promise<number> {
     if (agent === undefined) throw new Error('the agent is still starting');
     await agent.reload(next);
   });
-  const forget = listenToSignals(stop, reloader);
+  const service = new Service(process.env, logger);
+  const reload = (askedBy: string) => service.whileReloading(() => reloader.reload(askedBy));
+  const forget = listenToSignals(stop, reload);
   let control: ControlServer | undefined;
   let metrics: MetricsServer | undefined;
   try {
@@ -31,14 +34,17 @@ export async function run(options: { config: string }): Promise<number> {
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reloader.reload('the control socket'),
+      reload: () => reload('the control socket'),
       stop: () => stop.ask('the control socket'),
     });
-    agent = await assemble(config, logger);
-    metrics = await startMetrics(config, agent);
+    const running = await assemble(config, logger);
+    agent = running;
+    metrics = await startMetrics(config, running);
+    service.watch(() => running.health());
     const code = await Promise.race([agent.ended, stop.asked]);
     if (typeof code === 'number') return code;
     logger.info(`stopping: asked by ${code}`);
+    service.tellStopping();
     await agent.stop();
     logger.info('stopped');
     return ExitCode.Ok;
@@ -49,6 +55,7 @@ export async function run(options: { config: string }): Promise<number> {
     await metrics?.close();
     await control?.close();
     forget();
+    service.close();
   }
 }
 
@@ -80,9 +87,9 @@ class StopRequest {
   }
 }
 
-function listenToSignals(stop: StopRequest, reloader: Reloader): () => void {
+function listenToSignals(stop: StopRequest, reload: (by: string) => unknown): () => void {
   const onStop = (signal: NodeJS.Signals) => stop.ask(signal);
-  const onReload = (signal: NodeJS.Signals) => void reloader.reload(signal);
+  const onReload = (signal: NodeJS.Signals) => void reload(signal);
   process.on('SIGTERM', onStop);
   process.on('SIGINT', onStop);
   process.on('SIGHUP', onReload);

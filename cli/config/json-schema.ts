@@ -38,14 +38,21 @@ const descriptions: Readonly<Record<string, string>> = {
   'firewalls[].telemetry.clientKey': 'PEM file of the key of our certificate.',
   ha: 'Choice among firewalls: not supported yet.',
   tunnel: 'How packets travel to the firewall and back.',
-  'tunnel.encapsulation': 'geneve (RFC 8926) or vxlan (RFC 7348). Default: geneve.',
-  'tunnel.vni': 'Virtual network identifier, 24 bit. Default: 48813.',
-  'tunnel.port': 'UDP port of the firewall. Default: 6081 for geneve, 4789 for vxlan.',
+  'tunnel.encapsulation':
+    'geneve (RFC 8926), gwlb (AWS), gcp (Google) or vxlan (RFC 7348). Default: geneve.',
+  'tunnel.vni': 'Virtual network identifier, 24 bit. Default: 48813; gwlb, gcp: 0.',
+  'tunnel.port': 'UDP port of the firewall. Default: 6081, or 4789 for vxlan.',
   'tunnel.mtu': 'Largest outer packet in bytes, or auto: what the path takes. Default: auto.',
   'tunnel.geneve': 'What geneve carries.',
   'tunnel.geneve.inner': 'Whether an Ethernet header stands before the packet. Default: ipv4.',
   'tunnel.geneve.optionClass': 'Class of the option with direction and cookie. Default: 0xFFF1.',
   'tunnel.geneve.optionType': 'Type of that option. Default: 0x20.',
+  'tunnel.gwlb': 'What gwlb carries: GENEVE with three options of AWS.',
+  'tunnel.gwlb.endpointId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
+  'tunnel.gwlb.attachmentId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
+  'tunnel.gcp': 'What gcp carries: GENEVE with three options of Google.',
+  'tunnel.gcp.endpointId': 'Hexadecimal digits in quotes, 8 for each word. Default: "00000000".',
+  'tunnel.gcp.profileId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
   'tunnel.vxlan': 'What vxlan carries.',
   'tunnel.vxlan.egressVni': 'VNI of what leaves the host. Default: tunnel.vni.',
   'tunnel.vxlan.ingressVni': 'VNI of what comes to the host. Default: tunnel.vni.',
@@ -83,6 +90,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'control.socket': 'Path of its socket. Default: /run/microperimeter/control.sock.',
   log: 'What the agent writes to standard output.',
   'log.level': 'Default: info.',
+  'log.flows':
+    'Absolute path of a file that gets a line of JSON for each beginning and end of a flow.',
   'log.format': 'auto: readable on a terminal, JSON otherwise. Default: auto.',
 };
 

@@ -122,6 +122,16 @@ export function parseMac(text: string): number[] | undefined {
   return text.split(':').map((part) => Number.parseInt(part, 16));
 }
 
+/** A whole number, or `0x` and up to 16 hexadecimal digits, to 16 digits in lower case. */
+export function parseIdentifier(value: unknown): string | undefined {
+  if (typeof value === 'number') {
+    const exact = Number.isSafeInteger(value) && value >= 0;
+    return exact ? value.toString(16).padStart(16, '0') : undefined;
+  }
+  if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/i.test(value)) return undefined;
+  return value.slice(2).toLowerCase().padStart(16, '0');
+}
+
 /** The candidate that differs from `word` in the fewest letters, if few enough to be a slip. */
 export function closest(word: string, candidates: readonly string[]): string | undefined {
   const lower = word.toLowerCase();

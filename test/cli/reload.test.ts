@@ -97,7 +97,7 @@ t.test('all or nothing, one after the other', async (t) => {
   const reloader = new Reloader(
     path,
     parseConfig(file(), path),
-    createLogger({ level: 'error', format: 'json' }).child({}, { level: 'silent' }),
+    createLogger({ level: 'error', format: 'json', flows: '' }).child({}, { level: 'silent' }),
     async (next) => {
       t.equal(++atWork, 1, 'one at a time');
       await new Promise((resolve) => setTimeout(resolve, 5));

@@ -90,9 +90,9 @@ function gather(arena: Arena, pieces: Pieces): Buffer {
 }
 
 export class FuzzDevice implements PacketDevice {
+  readonly failure = 0;
   readonly direction: Direction;
   readonly interfaceIndex = 2;
-  readonly failure = 0;
   readonly inbox: Sample[] = [];
   readonly written: Written[] = [];
   refuse: () => Reason = () => Reason.Ok;
@@ -238,7 +238,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
   const path: Path = {
-    io: { devices, socket, steering, clock, readiness },
+    io: { devices, openers: [], socket, steering, clock, readiness },
     arena,
     counters: createCounters(),
     flows: new Flows(options.flows, flowMemory),
