@@ -43,8 +43,8 @@ export type Entry = {
 /** What may be on its way back. */
 export class Known {
   readonly flows = new Map<string, KnownFlow>();
-  /** Flow by datagram, of those whose fragments are on the way. */
-  readonly fragments = new Map<string, string>();
+  /** Flows by datagram, of those whose fragments are on the way; the newest is the last. */
+  private readonly fragments = new Map<string, string[]>();
   /** Tunnel datagrams as the engine sent them. */
   readonly sent: Buffer[] = [];
   private readonly lenient: boolean;
@@ -73,7 +73,19 @@ export class Known {
   noteFirst(world: World, bytes: Buffer, reason: Reason): void {
     const packet = decode(bytes);
     if (packet?.part !== 'first' || world.path.gate === GateView.Pass) return;
-    if (!withoutFlow.has(reason)) this.fragments.set(datagramName(packet), flowName(packet));
+    if (!withoutFlow.has(reason)) this.map(datagramName(packet), flowName(packet));
+  }
+
+  private map(fragment: string, name: string): void {
+    const names = this.fragments.get(fragment) ?? [];
+    this.fragments.set(fragment, [...names.filter((other) => other !== name), name]);
+  }
+
+  private flowOf(fragment: string, cookie: number): string | undefined {
+    const names = this.fragments.get(fragment) ?? [];
+    // The engine may not have taken the newest first fragment.
+    const older = names.find((name) => this.flows.get(name)?.cookie === cookie);
+    return this.lenient ? (older ?? names.at(-1)) : names.at(-1);
   }
 
   private noteDatagram(datagram: Buffer): void {
@@ -86,18 +98,18 @@ export class Known {
     const known = this.flows.get(name);
     if (known) known.cookie = tunnel.cookie;
     else this.flows.set(name, { cookie: tunnel.cookie, local: endOf(inner, tunnel.direction) });
-    if (inner.part === 'first') this.fragments.set(datagramName(inner), name);
+    if (inner.part === 'first') this.map(datagramName(inner), name);
   }
 
   /** The engine goes by the number of the flow's record, which may be another flow's by now. */
   private noteFragment(inner: Decoded, cookie: number, direction: number): void {
     const fragment = datagramName(inner);
     for (const [name, flow] of this.flows) {
-      if (flow.cookie === cookie) return void this.fragments.set(fragment, name);
+      if (flow.cookie === cookie) return this.map(fragment, name);
     }
     // The first fragment went by while the gate was closed.
     this.flows.set(fragment, { cookie, local: endOf(inner, direction) });
-    this.fragments.set(fragment, fragment);
+    this.map(fragment, fragment);
   }
 
   /**
@@ -111,7 +123,7 @@ export class Known {
     const { cookie } = tunnel;
     const bytes = tunnel.inner.subarray(0, inner.total);
     const fragment = datagramName(inner);
-    const name = inner.part === 'later' ? this.fragments.get(fragment) : flowName(inner);
+    const name = inner.part === 'later' ? this.flowOf(fragment, cookie) : flowName(inner);
     if (inner.part === 'later' && (name === undefined || this.lenient)) {
       this.held.push({ cookie, fragment, bytes });
       if (name === undefined) return { counted: 0, packets: [] };
@@ -121,7 +133,7 @@ export class Known {
     const queue = queueOf(inner, flow);
     const entering = [{ packet: bytes, queue }];
     if (inner.part !== 'first') return { counted: 1, packets: entering };
-    this.fragments.set(fragment, name);
+    this.map(fragment, name);
     const freed = this.held.filter((held) => held.fragment === fragment);
     if (!this.lenient) this.held = this.held.filter((held) => held.fragment !== fragment);
     for (const held of freed.filter((one) => one.cookie === cookie)) {

@@ -78,7 +78,7 @@ function create(change: (rules: Rule[], random: Random) => Rule[]) {
 export const classifier: Fuzzer = {
   name: 'classifier',
   promise: 'the tables find the rule that reading one after the other finds',
-  smoke: 150,
+  smoke: 80,
   create: () => create((rules) => rules),
 };
 

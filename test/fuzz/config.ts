@@ -146,7 +146,7 @@ function create(read: typeof readConfig) {
 export const config: Fuzzer = {
   name: 'config',
   promise: 'any text is read, or refused by a ConfigError that says where and why',
-  smoke: 150,
+  smoke: 80,
   create: () => create(readConfig),
 };
 

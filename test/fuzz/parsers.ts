@@ -169,7 +169,7 @@ function create(check: Check) {
 export const parsers: Fuzzer = {
   name: 'parsers',
   promise: 'no parser throws, or reads or writes outside the packet; answers are the right ones',
-  smoke: 4000,
+  smoke: 2000,
   create: () => create(checkIpv4),
 };
 

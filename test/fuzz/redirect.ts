@@ -35,7 +35,7 @@ function create(sabotage: (world: World, random: Random) => void) {
 export const redirect: Fuzzer = {
   name: 'redirect',
   promise: 'each packet is counted once, and what goes out of the engine is what came in',
-  smoke: 1500,
+  smoke: 800,
   create: () => create(() => {}),
 };
 

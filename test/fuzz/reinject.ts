@@ -58,7 +58,7 @@ function create(widen: (known: Known) => void) {
 export const reinject: Fuzzer = {
   name: 'reinject',
   promise: 'what enters the network is the answer to what was redirected, as it came',
-  smoke: 800,
+  smoke: 400,
   create: () => create(() => {}),
 };
 

@@ -178,7 +178,7 @@ function isPlain({ bytes }: Sample): boolean {
 export const sequences: Fuzzer = {
   name: 'sequences',
   promise: 'whatever happens in between: each packet counted once, answers alone let in',
-  smoke: 500,
+  smoke: 250,
   create: () => create(() => {}),
 };
 
