@@ -8,12 +8,14 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { pinDirectory } from '../../cli/host-policy.ts';
 import { version } from '../../cli/version.ts';
 import { addresses } from '../../lab/topology.ts';
 import { ping, requestWeb, startWebServer } from '../../lab/traffic.ts';
@@ -92,6 +94,24 @@ t.test('a hair-pin, with the capabilities of the service alone', async (t) => {
     `${binary} status --socket ${agent.socketPath} && ${binary} reload --socket ${agent.socketPath}`,
   );
   t.match(asked, 'redirecting');
+  t.equal(await agent.program.stop(), 0, agent.words);
+});
+
+t.test('onAgentFailure: drop, with the pins on a bpffs that another mounted', async (t) => {
+  // As run-microperimeter-bpf.mount does, but where this program alone sees it.
+  const mount = `mkdir -p ${pinDirectory} && mount -t bpf bpf ${pinDirectory} && exec "$@"`;
+  const bounds = `--bounding-set=-all,${serviceCapabilities()}`;
+  const hairpin = await startHairpin(t, {
+    command: ['unshare', '--mount', 'sh', '-c', mount, 'sh', 'setpriv', bounds, binary],
+    settings: { policy: { onAgentFailure: 'drop' } },
+  });
+  t.teardown(() => rmdirSync(pinDirectory));
+  const agent = await hairpin.startAgent();
+  const pins = readdirSync(`/proc/${agent.program.pid}/root${pinDirectory}`);
+  t.ok(
+    pins.some((name) => name.endsWith('-eth0')),
+    `pinned: ${pins}`,
+  );
   t.equal(await agent.program.stop(), 0, agent.words);
 });
 
