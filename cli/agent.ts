@@ -1,5 +1,6 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
+import type { Measurements } from '../control/metrics.ts';
 import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
@@ -22,6 +23,7 @@ import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import type { Health } from './service.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
@@ -175,7 +177,6 @@ export class Agent {
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
     const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
-    const device = listInterfaces().find(({ index }) => index === tun.index);
     return {
       version,
       startedAt: new Date(this.startedMs).toISOString(),
@@ -191,6 +192,7 @@ export class Agent {
         port: config.tunnel.port,
       },
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
+      attachedBy: steering.method,
       policy: config.policy,
       ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
@@ -203,8 +205,45 @@ export class Agent {
       rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
-      tunDropped: device?.sendDropped ?? 0,
+      tunDropped: tunDropped(tun),
     };
+  }
+
+  /** What the metrics page tells. */
+  measurements(): Measurements {
+    const { gate, steering, tun } = this.parts;
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { leaseMs, open } = gate.status(monotonicMs());
+    return {
+      version,
+      reasons: reasonNames.flatMap((reason, index) =>
+        reasonKinds[index] === 'none'
+          ? []
+          : {
+              reason,
+              kind: reasonKinds[index],
+              packets: counters.packets[index],
+              bytes: counters.bytes[index],
+            },
+      ),
+      kernel: steering.readCounters(),
+      rules: this.ruleHits(),
+      gateOpen: open,
+      leaseSeconds: leaseMs / 1000,
+      firewall: this.config.firewalls[0].name,
+      flows: counters.gauges[Gauge.Flows],
+      flowCapacity: this.config.limits.flows,
+      innerMtu: counters.gauges[Gauge.InnerMtu],
+      tunDropped: tunDropped(tun),
+    };
+  }
+
+  /** What the service manager is told. */
+  health(): Health {
+    const { gauges } = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { cause, open, sentence } = this.parts.gate.status(monotonicMs());
+    const state = stateOf(open, cause, modeNames[gauges[Gauge.SteeringMode] as SteeringMode]);
+    return { breaths: gauges[Gauge.Breaths], words: open ? state : `${state}: ${sentence}` };
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -215,7 +254,7 @@ export class Agent {
   }
 
   /** Connections that each rule decided since the policy came into force. */
-  private ruleHits(): object[] {
+  private ruleHits(): { name: string; line: number; hits: number }[] {
     const { hits } = this.policy;
     const rows = this.config.rules.map(({ line, name }, rule) => ({
       name,
@@ -257,6 +296,11 @@ export class Agent {
 function stateOf(open: boolean, cause: string, mode: string): string {
   if (open) return mode === 'redirect' ? 'redirecting' : 'opening';
   return cause === 'starting' || cause === 'stopping' ? cause : 'closed';
+}
+
+/** Packets that waited for the data path in vain: the device's queue was full. */
+function tunDropped(tun: Tun): number {
+  return listInterfaces().find(({ index }) => index === tun.index)?.sendDropped ?? 0;
 }
 
 function counted(counters: Counters): Record<string, object> {

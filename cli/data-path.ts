@@ -10,7 +10,9 @@ import type { EngineOptions } from '../engine/engine.ts';
 import type { Direction } from '../engine/io.ts';
 import type { TunnelDescriptors } from '../linux/udp.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
+import { createGcp } from '../tunnel/gcp.ts';
 import { createGeneve } from '../tunnel/geneve.ts';
+import { createGwlb } from '../tunnel/gwlb.ts';
 import { createVxlan } from '../tunnel/vxlan.ts';
 
 /** A queue of the TUN device: which interface and which way. */
@@ -44,8 +46,10 @@ export type DataPathData = {
 };
 
 export function createEncapsulation(tunnel: Config['tunnel']): Encapsulation {
-  const { geneve, port, vni } = tunnel;
+  const { gcp, geneve, gwlb, port, vni } = tunnel;
   if (tunnel.encapsulation === 'geneve') return createGeneve({ port, vni, ...geneve });
+  if (tunnel.encapsulation === 'gwlb') return createGwlb({ port, ...gwlb });
+  if (tunnel.encapsulation === 'gcp') return createGcp({ port, ...gcp });
   const { egressVni, ingressVni, innerDestination, innerSource } = tunnel.vxlan;
   return createVxlan({
     port,

@@ -145,4 +145,5 @@ process.on('uncaughtException', (error) => {
   process.exit(ExitCode.Unexpected);
 });
 // Standard output is written synchronously on Linux: nothing is lost by leaving at once.
-process.exit(await main());
+// No await out here: a bundle is a script, which has none.
+void main().then((code) => process.exit(code));

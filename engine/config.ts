@@ -49,8 +49,8 @@ export type FirewallConfig = {
 };
 
 export type TunnelConfig = {
-  readonly encapsulation: 'geneve' | 'vxlan';
-  /** Virtual network identifier, 24 bit: geneve's. */
+  readonly encapsulation: 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
+  /** Virtual network identifier, 24 bit: geneve's. The gateway profiles have none: theirs is 0. */
   readonly vni: number;
   readonly port: number;
   /** Largest outer packet in bytes; 0: what the path allows (auto). */
@@ -59,6 +59,14 @@ export type TunnelConfig = {
     readonly inner: 'ipv4' | 'ethernet';
     readonly optionClass: number;
     readonly optionType: number;
+  };
+  /** 64 bits each, as 16 hexadecimal digits. */
+  readonly gwlb: { readonly endpointId: string; readonly attachmentId: string };
+  readonly gcp: {
+    /** Bytes as hexadecimal digits, a multiple of 4 bytes. */
+    readonly endpointId: string;
+    /** 64 bits, as 16 hexadecimal digits. */
+    readonly profileId: string;
   };
   readonly vxlan: {
     readonly egressVni: number;
@@ -107,6 +115,8 @@ export type Config = {
   readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };
+  /** Where Prometheus may ask; undefined: nowhere. */
+  readonly metrics: { readonly address: string; readonly port: number } | undefined;
   readonly log: {
     readonly level: 'debug' | 'info' | 'warn' | 'error';
     readonly format: 'auto' | 'pretty' | 'json';
@@ -125,9 +135,12 @@ export const defaults = {
     /** The reference agent's. */
     vni: 48813,
     /** IANA's ports of RFC 8926 and RFC 7348. */
-    port: { geneve: 6081, vxlan: 4789 },
+    port: { geneve: 6081, gwlb: 6081, gcp: 6081, vxlan: 4789 },
     /** 0xFFF0 to 0xFFFF are experimental (RFC 8926 section 7); 0x20 is what the reference shows. */
     geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20 },
+    /** Nobody's: they only come back as they went. */
+    gwlb: { endpointId: '0'.repeat(16), attachmentId: '0'.repeat(16) },
+    gcp: { endpointId: '0'.repeat(8), profileId: '0'.repeat(16) },
     vxlan: {
       /** Locally administered, so that no vendor's card has them. */
       innerSource: [0x02, 0, 0, 0, 0, 0x01],
@@ -168,6 +181,8 @@ export const limits = {
   optionClass: { min: 0, max: 0xffff },
   /** The top bit makes an option critical (RFC 8926 section 3.5): allowed, it is the operator's. */
   optionType: { min: 0, max: 0xff },
+  /** An option's length is 5 bits of words, and none leaves nothing to recognise. */
+  endpointWords: { min: 1, max: 31 },
   /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
   intervalMs: { min: 200, max: 300_000 },
   /**

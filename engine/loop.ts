@@ -4,7 +4,7 @@
  * (gate, counters, a stop word), read or written once a breath.
  */
 import { innerMtu } from '../tunnel/encapsulation.ts';
-import { hasOverrides, type Policy } from './classifier/lookup.ts';
+import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure, tickMs } from './flows.ts';
@@ -39,6 +39,11 @@ const receiveRounds = 6;
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
+/**
+ * What every IPv4 link carries (RFC 791 section 3.2). A path that leaves less is not one for IPv4:
+ * what is sent all the same is refused and counted.
+ */
+const minimumMtu = 68;
 
 /**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
@@ -64,7 +69,7 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
-  private overrides: boolean;
+  private rulesHold: boolean;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
   private stopping = false;
@@ -84,7 +89,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
-    this.overrides = hasOverrides(path.policy);
+    this.rulesHold = decidesWhileClosed(path.policy);
     path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
@@ -161,7 +166,7 @@ export class Loop {
   /** Replace the policy for new flows; flows that are known keep their verdict. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
-    this.overrides = hasOverrides(policy);
+    this.rulesHold = decidesWhileClosed(policy);
     this.path.io.steering.adopt(policy.generation);
   }
 
@@ -176,9 +181,9 @@ export class Loop {
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
     if (this.stopping || !this.gate.isOpen(nowMs)) {
-      view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
+      view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
-      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
+      else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
@@ -205,7 +210,9 @@ export class Loop {
     this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
     const pathMtu = path.io.socket.pathMtu(path.peer);
-    if (pathMtu > 0) path.innerMtu = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    if (pathMtu <= 0) return;
+    const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    path.innerMtu = Math.max(inner, minimumMtu);
   }
 
   private publish(): void {

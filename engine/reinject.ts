@@ -89,7 +89,7 @@ export class Reinject implements CoalescerSink {
     if (!ipv4ChecksumOk(view, innerAt)) return Reason.Ipv4BadChecksum;
     const badKey = readFlowKey(view, innerAt, key);
     if (badKey !== Reason.Ok) return badKey;
-    if (path.encapsulation.carriesCookie && header.hasCookie === 0) {
+    if (path.encapsulation.cookieMask !== 0 && header.hasCookie === 0) {
       return Reason.TunnelCookieMissing;
     }
     const length = ipv4TotalLength(view, innerAt);
@@ -107,8 +107,8 @@ export class Reinject implements CoalescerSink {
   private admit(flow: number, cookie: number): Reason {
     const { encapsulation, flows } = this.path;
     if (flows.verdict[flow] !== Verdict.Redirect) return Reason.FlowNotRedirected;
-    const wrong = encapsulation.carriesCookie && cookie !== flows.cookie[flow];
-    return wrong ? Reason.TunnelCookieWrong : Reason.Ok;
+    const wrong = (cookie ^ flows.cookie[flow]) & encapsulation.cookieMask;
+    return wrong !== 0 ? Reason.TunnelCookieWrong : Reason.Ok;
   }
 
   private deliver(at: number, length: number, flow: number): void {

@@ -14,9 +14,14 @@ import { type Program, start, until } from './program.ts';
 import { addresses } from './topology.ts';
 
 export type FirewallKind = 'builtin' | 'vxlan';
-export type Encapsulation = 'geneve' | 'vxlan';
+export type Encapsulation = 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
 
-export const tunnelPorts: Readonly<Record<Encapsulation, number>> = { geneve: 6081, vxlan: 4789 };
+export const tunnelPorts: Readonly<Record<Encapsulation, number>> = {
+  geneve: 6081,
+  gwlb: 6081,
+  gcp: 6081,
+  vxlan: 4789,
+};
 export const telemetryPort = 443;
 export const defaultVni = 48813;
 
@@ -32,6 +37,10 @@ export type FirewallOptions = {
   /** A file with allow and deny lists (lab/firewall/policy.ts); the builtin firewall only. */
   readonly policy?: string;
   readonly address?: string;
+  /**
+   * `gateway`: answer as an appliance behind a gateway load balancer; the builtin firewall only.
+   */
+  readonly answer?: 'plain' | 'gateway';
   readonly onEvent?: (event: FirewallEvent) => void;
 };
 
@@ -54,7 +63,7 @@ const startLimitMs = 5000;
 
 /** Ready to hair-pin and to take telemetry when this returns. */
 export function startBuiltinFirewall(host: Namespace, options: FirewallOptions): Promise<Firewall> {
-  return startProgram('builtin', host, options, []);
+  return startProgram('builtin', host, options, ['--answer', options.answer ?? 'plain']);
 }
 
 /**

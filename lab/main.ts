@@ -42,6 +42,8 @@ function readOptions(): Options {
     .addOption(
       new Option('--encapsulation <kind>', 'default: geneve; vxlan with --firewall vxlan').choices([
         'geneve',
+        'gwlb',
+        'gcp',
         'vxlan',
       ]),
     )
@@ -61,7 +63,7 @@ async function main(): Promise<number> {
   const isVxlan = options.firewall === 'vxlan';
   const encapsulation = options.encapsulation ?? (isVxlan ? 'vxlan' : 'geneve');
   if (isVxlan && encapsulation !== 'vxlan') {
-    console.error('The vxlan firewall speaks VXLAN only: leave out --encapsulation geneve.');
+    console.error('The vxlan firewall speaks VXLAN only: leave out --encapsulation.');
     return 2;
   }
   if (process.getuid?.() !== 0) {

@@ -86,6 +86,11 @@ const rows = {
     'dropped',
     'a fragment that overlaps its transport header (RFC 3128)',
   ],
+  FragmentPastEnd: [
+    'fragment-past-end',
+    'dropped',
+    'a fragment that reaches past the end of the largest packet',
+  ],
   FragmentUnmatched: [
     'fragment-unmatched',
     'dropped',
@@ -95,6 +100,11 @@ const rows = {
     'fragments-full',
     'dropped',
     'too many fragments are waiting for their first one',
+  ],
+  ChecksumWrong: [
+    'checksum-wrong',
+    'dropped',
+    'must be cut, which computes its checksum anew, and the one it has is wrong',
   ],
   GsoUnsupported: ['gso-unsupported', 'dropped', 'a super-packet of a kind that cannot be cut'],
 
@@ -136,7 +146,11 @@ const rows = {
     'dropped',
     'tunnel flags that must not be set, or the VNI flag missing',
   ],
-  TunnelBadOptions: ['tunnel-bad-options', 'dropped', 'GENEVE options whose lengths do not add up'],
+  TunnelBadOptions: [
+    'tunnel-bad-options',
+    'dropped',
+    'GENEVE options whose lengths, number or order are wrong',
+  ],
   TunnelCriticalOption: [
     'tunnel-critical-option',
     'dropped',
@@ -148,6 +162,11 @@ const rows = {
     'the inner protocol is not the configured one',
   ],
   TunnelVni: ['tunnel-vni', 'dropped', 'another virtual network identifier than ours'],
+  TunnelIdentity: [
+    'tunnel-identity',
+    'dropped',
+    'the endpoint, attachment or profile in the header is missing or not ours',
+  ],
   TunnelControl: ['tunnel-control', 'dropped', 'a GENEVE control packet that nobody asked for'],
   TunnelCookieMissing: ['tunnel-cookie-missing', 'dropped', 'the header carries no flow cookie'],
   TunnelCookieWrong: ['tunnel-cookie-wrong', 'dropped', 'the cookie is not the one of this flow'],

@@ -20,10 +20,12 @@ export type TunnelHeader = {
   direction: -1 | Direction;
   /** 1 for a control packet (GENEVE's O bit), whose payload is not for the network. */
   control: 0 | 1;
+  /** Which options were read, in the profile's own way of counting; 0 before the first. */
+  seen: number;
 };
 
 export function createTunnelHeader(): TunnelHeader {
-  return { innerAt: 0, cookie: 0, hasCookie: 0, direction: -1, control: 0 };
+  return { innerAt: 0, cookie: 0, hasCookie: 0, direction: -1, control: 0, seen: 0 };
 }
 
 /** Forget what the last packet said; every `check` begins with it. */
@@ -33,21 +35,25 @@ export function resetTunnelHeader(header: TunnelHeader, innerAt: number): void {
   header.hasCookie = 0;
   header.direction = -1;
   header.control = 0;
+  header.seen = 0;
 }
+
+export type EncapsulationName = 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
 
 /**
  * Implementations neither allocate nor throw. The header length is fixed, so that every datagram
  * of one send has the same offset; what is received may be longer.
  */
 export interface Encapsulation {
-  readonly name: 'geneve' | 'vxlan';
+  readonly name: EncapsulationName;
   /** UDP destination port. */
   readonly port: number;
   /** Bytes between the UDP header and the inner IPv4 header, as written. */
   readonly headerLength: number;
   /** Bytes added to an inner packet: outer IPv4 (20), UDP (8) and `headerLength`. */
   readonly overhead: number;
-  readonly carriesCookie: boolean;
+  /** Bits of the flow's cookie that the header carries, int32: -1 for all, 0 for none. */
+  readonly cookieMask: number;
   /** Write every byte of `headerLength`. `cookie` is int32. */
   write(view: DataView, at: number, direction: Direction, cookie: number): void;
   /** Check a UDP payload and fill `header`; Ok or a Tunnel… reason. Does not look at the packet. */

@@ -63,7 +63,7 @@ class Vxlan implements Encapsulation {
   readonly port: number;
   readonly headerLength = baseLength + ethernetHeaderLength;
   readonly overhead = overheadOf(baseLength + ethernetHeaderLength);
-  readonly carriesCookie = false;
+  readonly cookieMask = 0;
   readonly #egressVni: number;
   readonly #ingressVni: number;
   readonly #source: MacAddress;

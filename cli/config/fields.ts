@@ -9,7 +9,9 @@ import {
   hasHostBits,
   parseAddress,
   parseDuration,
+  parseEndpoint,
   parseException,
+  parseIdentifier,
   parseMac,
   parsePrefix,
   withoutHostBits,
@@ -98,24 +100,34 @@ export function choice<const T extends string>(...values: readonly T[]) {
   return parsed(list, { enum: values }, (value) => values.find((candidate) => candidate === value));
 }
 
-/** A choice of which some are known but refused in this version, each with its sentence. */
-export function choiceWithRefusals<const T extends string>(
-  values: readonly T[],
-  refused: Readonly<Record<string, string>>,
-) {
-  const schema = z.unknown().transform((value, context): T => {
-    const found = values.find((candidate) => candidate === value);
-    if (found !== undefined) return found;
-    const sentence =
-      typeof value === 'string' && Object.hasOwn(refused, value) ? refused[value] : undefined;
-    const message =
-      sentence === undefined
-        ? wrong(values.join(' or '), value)
-        : `${value}: not supported yet: ${sentence}`;
-    context.addIssue({ code: 'custom', message });
+/**
+ * 64 bits, exactly, as 16 hexadecimal digits: YAML's numbers are exact to 2^53 only, so larger ones
+ * are text.
+ */
+export const identifier = z
+  .unknown()
+  .transform((value, context): string => {
+    const digits = parseIdentifier(value);
+    if (digits !== undefined) return digits;
+    const expected =
+      'a number of 64 bits: up to 9007199254740991, or hexadecimal digits in quotes such as "0x1a2b"';
+    context.addIssue({ code: 'custom', message: wrong(expected, value) });
     return z.NEVER;
+  })
+  .meta({
+    anyOf: [
+      { type: 'string', pattern: '^0[xX][0-9A-Fa-f]{1,16}$' },
+      { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER },
+    ],
   });
-  return schema.meta({ type: 'string', enum: values });
+
+/** Text of hexadecimal digits, eight a word, in lower case. */
+export function words(range: Range) {
+  const pattern = `^(0[xX])?([0-9A-Fa-f]{8}){${range.min},${range.max}}$`;
+  const expected = `hexadecimal digits in quotes, 8 for each of ${range.min} to ${range.max} words`;
+  return parsed(expected, { pattern }, (value) =>
+    new RegExp(pattern).test(value) ? value.replace(/^0x/i, '').toLowerCase() : undefined,
+  );
 }
 
 const [quad, cidr] = ['\\d{1,3}(\\.\\d{1,3}){3}', '\\d{1,3}(\\.\\d{1,3}){3}(/\\d{1,2})?'];
@@ -124,6 +136,11 @@ export const address = parsed(
   'an IPv4 address such as 10.9.0.4',
   { pattern: `^${quad}$` },
   parseAddress,
+);
+export const endpoint = parsed(
+  'an IPv4 address and port such as 127.0.0.1:9469',
+  { pattern: `^${quad}:\\d{1,5}$` },
+  parseEndpoint,
 );
 export const mac = parsed(
   'a MAC address such as 02:00:00:00:00:01',

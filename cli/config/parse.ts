@@ -158,6 +158,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     rules,
     limits: { flows: known.limits.flows, workers: defaults.limits.workers },
     control: known.control,
+    metrics: known.metrics.listen,
     log: known.log,
   };
 }

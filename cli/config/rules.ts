@@ -23,7 +23,7 @@ export type ResolvedRules = {
 };
 
 const openers = { egress: Opener.Egress, ingress: Opener.Ingress, both: Opener.Both } as const;
-const verdicts = {
+export const verdicts = {
   redirect: Verdict.Redirect,
   pass: Verdict.Pass,
   drop: Verdict.Drop,

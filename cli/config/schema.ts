@@ -14,15 +14,17 @@ import {
   address,
   block,
   choice,
-  choiceWithRefusals,
   duration,
+  endpoint,
   exception,
+  identifier,
   integer,
   mac,
   notYet,
   percentage,
   prefix,
   text,
+  words,
   yesOrNo,
 } from './fields.ts';
 import { items, protocol, sets } from './rule-fields.ts';
@@ -172,11 +174,8 @@ const ha = block({
 
 const standard = defaults.tunnel;
 const tunnel = block({
-  encapsulation: choiceWithRefusals(['geneve', 'vxlan'], {
-    gwlb: 'use geneve or vxlan',
-    gcp: 'use geneve or vxlan',
-  }).default(standard.encapsulation),
-  vni: integer(limits.vni).default(standard.vni),
+  encapsulation: choice('geneve', 'gwlb', 'gcp', 'vxlan').default(standard.encapsulation),
+  vni: integer(limits.vni).optional(),
   port: integer(limits.port).optional(),
   mtu: z
     .union([z.literal('auto').transform(() => 0), integer(limits.mtu)], {
@@ -188,21 +187,40 @@ const tunnel = block({
     optionClass: integer(limits.optionClass).default(standard.geneve.optionClass),
     optionType: integer(limits.optionType).default(standard.geneve.optionType),
   }),
+  gwlb: block({
+    endpointId: identifier.default(standard.gwlb.endpointId),
+    attachmentId: identifier.default(standard.gwlb.attachmentId),
+  }),
+  gcp: block({
+    endpointId: words(limits.endpointWords).default(standard.gcp.endpointId),
+    profileId: identifier.default(standard.gcp.profileId),
+  }),
   vxlan: block({
     egressVni: integer(limits.vni).optional(),
     ingressVni: integer(limits.vni).optional(),
     innerSource: mac.default([...standard.vxlan.innerSource]),
     innerDestination: mac.default([...standard.vxlan.innerDestination]),
   }),
-}).transform((value): Config['tunnel'] => ({
-  ...value,
-  port: value.port ?? standard.port[value.encapsulation],
-  vxlan: {
-    ...value.vxlan,
-    egressVni: value.vxlan.egressVni ?? value.vni,
-    ingressVni: value.vxlan.ingressVni ?? value.vni,
-  },
-}));
+})
+  .superRefine(({ encapsulation, vni }, context) => {
+    const isGateway = encapsulation === 'gwlb' || encapsulation === 'gcp';
+    if (!isGateway || vni === undefined || vni === 0) return;
+    const message = `must be 0 or left out: ${encapsulation} has no other`;
+    context.addIssue({ code: 'custom', message, path: ['vni'] });
+  })
+  .transform((value): Config['tunnel'] => {
+    const vni = value.vni ?? standard.vni;
+    return {
+      ...value,
+      vni,
+      port: value.port ?? standard.port[value.encapsulation],
+      vxlan: {
+        ...value.vxlan,
+        egressVni: value.vxlan.egressVni ?? vni,
+        ingressVni: value.vxlan.ingressVni ?? vni,
+      },
+    };
+  });
 
 const telemetry = block({
   interval: duration(limits.intervalMs).default(defaults.telemetry.intervalMs),
@@ -276,7 +294,7 @@ export const sections = {
       new RegExp(`^/[^\\0]{1,${limits.socketPath.max - 1}}$`),
     ).default(defaults.control.socket),
   }),
-  metrics: notYet('there is no metrics page; microperimeter status --json has the counters'),
+  metrics: block({ listen: endpoint.optional() }),
   log: block({
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),

@@ -23,6 +23,14 @@ export function formatDuration(ms: number): string {
 }
 
 /** Four decimal parts to int32. */
+/** `127.0.0.1:9469`; the address stays text, for whoever listens on it. */
+export function parseEndpoint(text: string): { address: string; port: number } | undefined {
+  const [address = '', digits = '', ...more] = text.split(':');
+  const port = Number(digits);
+  if (more.length > 0 || !/^\d{1,5}$/.test(digits) || port < 1 || port > 65535) return undefined;
+  return parseAddress(address) === undefined ? undefined : { address, port };
+}
+
 export function parseAddress(text: string): number | undefined {
   if (!isIPv4(text)) return undefined;
   return text.split('.').reduce((sum, part) => (sum << 8) | Number(part), 0);
@@ -112,6 +120,16 @@ export function parseException(text: string): ManagementException | undefined {
 export function parseMac(text: string): number[] | undefined {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) return undefined;
   return text.split(':').map((part) => Number.parseInt(part, 16));
+}
+
+/** A whole number, or `0x` and up to 16 hexadecimal digits, to 16 digits in lower case. */
+export function parseIdentifier(value: unknown): string | undefined {
+  if (typeof value === 'number') {
+    const exact = Number.isSafeInteger(value) && value >= 0;
+    return exact ? value.toString(16).padStart(16, '0') : undefined;
+  }
+  if (typeof value !== 'string' || !/^0x[0-9a-f]{1,16}$/i.test(value)) return undefined;
+  return value.slice(2).toLowerCase().padStart(16, '0');
 }
 
 /** The candidate that differs from `word` in the fewest letters, if few enough to be a slip. */

@@ -8,12 +8,13 @@ import { createInner, decode, type Encapsulation } from './decode.ts';
 import { Flows } from './flows.ts';
 import { Fate, Impairer, type Impairment } from './impair.ts';
 import { type Policy, readPolicy } from './policy.ts';
-import { FirewallSocket } from './socket.ts';
+import { type AnswerStyle, FirewallSocket } from './socket.ts';
 
 export type DataPathOptions = {
   readonly encapsulation: Encapsulation;
   readonly address: string;
   readonly port: number;
+  readonly answer: AnswerStyle;
   readonly policy: Policy;
 };
 
@@ -44,7 +45,7 @@ const countersEveryMs = 1000;
 
 const options = workerData as DataPathOptions;
 const port = parentPort!;
-const socket = new FirewallSocket(options.address, options.port, idleMs);
+const socket = new FirewallSocket(options.address, options.port, idleMs, options.answer);
 const flows = new Flows(options.policy, (report) => port.postMessage(report));
 const impairer = new Impairer();
 const inner = createInner();
@@ -97,7 +98,7 @@ function answer(slot: number): void {
       sendImpaired(slot, at, length);
       continue;
     }
-    if (!begun) socket.begin(slot, joined ? size : 0);
+    if (!begun || !socket.joins) socket.begin(slot, joined && socket.joins ? size : 0);
     begun = true;
     socket.add(at, length);
   }

@@ -4,6 +4,7 @@
  * it came from. It does not normalise, does not see through TLS, and does not know IPv6.
  *
  *     socket.ts      datagrams from any agent, and back
+ *     gateway.ts     back as an appliance behind a gateway load balancer answers
  *     decode.ts      where the inner packet is, and what it is       (this file)
  *     inspect.ts     names in the first bytes of a connection: HTTP, TLS
  *     policy.ts      the list: what is denied, and what is allowed all the same
@@ -16,7 +17,7 @@
  * It shares no line with the agent, so that both do not make the same mistake about a header.
  */
 
-export type Encapsulation = 'geneve' | 'vxlan';
+export type Encapsulation = 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
 
 /** Way of a packet, seen from the workload. */
 export const Way = { Unknown: -1, Egress: 0, Ingress: 1 } as const;
@@ -76,6 +77,9 @@ export const udp = 17;
 /** Our option: the agent's default class and type, in which bit 0 of the first byte is ingress. */
 const directionClass = 0xfff1;
 const directionType = 0x20;
+/** Google's: the last bit of the network id is set on the way out. AWS's options tell no way. */
+const googleClass = 0x0132;
+const googleNetworkType = 1;
 
 /**
  * Take the datagram in `view` from `at` to `end` apart, into `inner`. Nothing is read outside.
@@ -90,7 +94,7 @@ export function decode(
 ): boolean {
   clear(inner);
   inner.refusal =
-    encapsulation === 'geneve' ? openGeneve(view, at, end, inner) : openVxlan(view, at, end, inner);
+    encapsulation === 'vxlan' ? openVxlan(view, at, end, inner) : openGeneve(view, at, end, inner);
   if (inner.refusal === '') inner.refusal = readIpv4(view, inner);
   return inner.refusal === '';
 }
@@ -106,12 +110,7 @@ function openGeneve(view: DataView, at: number, end: number, inner: Inner): stri
   while (option + 4 <= optionsEnd) {
     const next = option + 4 + (view.getUint8(option + 3) & 0x1f) * 4;
     if (next > optionsEnd) return 'geneve: option past the end';
-    const ours =
-      view.getUint16(option) === directionClass &&
-      (view.getUint8(option + 2) & 0x7f) === directionType;
-    if (ours && next > option + 4) {
-      inner.way = (view.getUint8(option + 4) & 1) === 1 ? Way.Ingress : Way.Egress;
-    }
+    if (next > option + 4) readWay(view, option, inner);
     option = next;
   }
   const protocol = view.getUint16(at + 2);
@@ -120,6 +119,17 @@ function openGeneve(view: DataView, at: number, end: number, inner: Inner): stri
   inner.at = optionsEnd;
   inner.end = end;
   return '';
+}
+
+/** An option with data, which tells the way if it is one of two that we know. */
+function readWay(view: DataView, option: number, inner: Inner): void {
+  const optionClass = view.getUint16(option);
+  const type = view.getUint8(option + 2) & 0x7f;
+  if (optionClass === directionClass && type === directionType) {
+    inner.way = (view.getUint8(option + 4) & 1) === 1 ? Way.Ingress : Way.Egress;
+  } else if (optionClass === googleClass && type === googleNetworkType) {
+    inner.way = (view.getUint8(option + 7) & 1) === 1 ? Way.Egress : Way.Ingress;
+  }
 }
 
 /** RFC 7348 section 5: flags, reserved, VNI, reserved; then an Ethernet frame. */

@@ -17,11 +17,13 @@ import { Command, Option } from 'commander';
 import type { DataPathCommand, DataPathOptions } from './data-path.worker.ts';
 import type { Encapsulation } from './decode.ts';
 import { type Policy, readPolicy } from './policy.ts';
+import type { AnswerStyle } from './socket.ts';
 import { TelemetryEndpoint } from './telemetry.ts';
 
 type Options = {
   readonly encapsulation: Encapsulation;
   readonly listen: string;
+  readonly answer: AnswerStyle;
   readonly policy?: string;
   readonly telemetryPort: number;
   readonly cert: string;
@@ -32,7 +34,16 @@ type Options = {
 
 const options = new Command('firewall')
   .description('A firewall stand-in: it hair-pins tunnelled packets and takes telemetry.')
-  .addOption(new Option('--encapsulation <kind>').choices(['geneve', 'vxlan']).default('geneve'))
+  .addOption(
+    new Option('--encapsulation <kind>')
+      .choices(['geneve', 'gwlb', 'gcp', 'vxlan'])
+      .default('geneve'),
+  )
+  .addOption(
+    new Option('--answer <style>', 'from our port, or as a gateway appliance')
+      .choices(['plain', 'gateway'])
+      .default('plain'),
+  )
   .requiredOption('--listen <address:port>', 'where tunnel datagrams come in')
   .option('--policy <file>', 'allow and deny lists, YAML')
   .option('--telemetry-port <port>', 'HTTPS port on the same address', Number, 443)
@@ -59,6 +70,7 @@ function startDataPath(policy: Policy): Worker {
     encapsulation: options.encapsulation,
     address,
     port: Number(port),
+    answer: options.answer,
     policy,
   };
   const worker = new Worker(new URL('./data-path.worker.js', import.meta.url), { workerData });

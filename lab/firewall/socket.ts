@@ -1,8 +1,9 @@
 /**
  * The firewall's UDP socket: any number of datagrams from any sender with one call (recvmmsg, with
  * UDP_GRO), answers with one call (sendmmsg, with UDP_SEGMENT), each to its sender's address at the
- * tunnel port, from this socket. The bytes are never copied: what is sent back is what was
- * received, in the place where it was received, whole or as runs of it.
+ * tunnel port, from this socket; or as a gateway's appliance does (gateway.ts). The bytes are never
+ * copied: what is sent back is what was received, in the place where it was received, whole or as
+ * runs of it.
  *
  *     memory   | slot 0: 64 KiB | slot 1 | … | held 0: 16 KiB | held 1 | … |
  */
@@ -23,6 +24,7 @@ import {
   setsockopt,
   socket,
 } from '../../linux/syscall.ts';
+import { GatewaySender, gatewayHeaderLength } from './gateway.ts';
 
 // include/linux/socket.h, include/uapi/linux/in.h, udp.h, asm-generic/socket.h
 const AF_INET = 2;
@@ -60,6 +62,9 @@ const answerCount = 512;
 const runCount = 4096;
 const socketBufferLength = 16 * 1024 * 1024;
 
+/** `gateway`: as appliances behind a gateway load balancer. */
+export type AnswerStyle = 'plain' | 'gateway';
+
 export class FirewallSocket {
   /** Over all of the memory: offsets below are into it. */
   readonly view: DataView;
@@ -74,6 +79,7 @@ export class FirewallSocket {
   refused = 0;
   private readonly fd: Fd;
   private readonly port: number;
+  private readonly gateway: GatewaySender | undefined;
   private readonly memory: Region = allocate(slotCount * slotLength + heldCount * heldLength);
   private readonly receiveHeaders: Region = allocate(slotCount * mmsghdrLength);
   private readonly receiveVectors: Region = allocate(slotCount * iovecLength);
@@ -88,8 +94,9 @@ export class FirewallSocket {
   private held = 0;
 
   /** Bind to `address` and `port`; answers go to that port too. `idleMs`: longest wait. */
-  constructor(address: string, port: number, idleMs: number) {
+  constructor(address: string, port: number, idleMs: number, style: AnswerStyle) {
     this.port = port;
+    const octets = address.split('.').map(Number);
     this.view = this.memory.view;
     this.fd = check(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
     this.setOption(SOL_SOCKET, SO_REUSEADDR, 1);
@@ -103,8 +110,11 @@ export class FirewallSocket {
     const name = allocate(sockaddrLength);
     name.view.setUint16(0, AF_INET, LITTLE_ENDIAN);
     name.view.setUint16(2, port);
-    for (const [index, byte] of address.split('.').entries()) name.view.setUint8(4 + index, +byte);
+    name.bytes.set(octets, 4);
     check(bind(this.fd, name.address, sockaddrLength), `bind to UDP ${address}:${port}`);
+    if (style === 'gateway') {
+      this.gateway = new GatewaySender(octets, port, answerCount, socketBufferLength);
+    }
     this.prepareReceive();
     this.prepareSend();
   }
@@ -122,6 +132,11 @@ export class FirewallSocket {
     return Math.max(0, count);
   }
 
+  /** Whether an answer may be several datagrams. */
+  get joins(): boolean {
+    return this.gateway === undefined;
+  }
+
   /** Begin an answer to the sender of `slot`. `segmentSize` 0: one datagram, not to be cut. */
   begin(slot: number, segmentSize: number): void {
     if (this.answers === answerCount || this.runs + 128 > runCount) this.flush();
@@ -133,6 +148,7 @@ export class FirewallSocket {
     const header = (this.answers - 1) * mmsghdrLength;
     const { view } = this.sendHeaders;
     const count = view.getUint32(header + msghdr.iovlen, LITTLE_ENDIAN);
+    this.gateway?.setPayloadLength(this.answers - 1, length);
     const address = this.memory.address + at;
     if (count > 0) {
       const last = (this.runs - 1) * iovecLength;
@@ -185,10 +201,11 @@ export class FirewallSocket {
    * Send all answers in order; waits while the socket is full. What the kernel refuses is counted.
    */
   flush(): void {
+    const fd = this.gateway?.fd ?? this.fd;
     let sent = 0;
     while (sent < this.answers) {
       const headers = this.sendHeaders.address + sent * mmsghdrLength;
-      const count = sendmmsg(this.fd, headers, this.answers - sent, 0);
+      const count = sendmmsg(fd, headers, this.answers - sent, 0);
       if (count > 0) {
         sent += count;
       } else if (errno() !== EINTR) {
@@ -203,6 +220,7 @@ export class FirewallSocket {
 
   close(): void {
     close(this.fd);
+    this.gateway?.close();
   }
 
   private beginTo(name: number, segmentSize: number): void {
@@ -214,7 +232,18 @@ export class FirewallSocket {
     view.setUint32(header + msghdr.controllen, segmentSize === 0 ? 0 : cmsgSpace, LITTLE_ENDIAN);
     this.sendControls.view.setUint16(this.answers * cmsgSpace + 16, segmentSize, LITTLE_ENDIAN);
     this.lastEnd = 0;
+    if (this.gateway !== undefined) this.beginGateway(this.gateway, header, name);
     this.answers++;
+  }
+
+  private beginGateway(gateway: GatewaySender, header: number, name: number): void {
+    const target = this.names.view.getInt32(name * sockaddrLength + 4);
+    const port = this.names.view.getUint16(name * sockaddrLength + 2);
+    const vector = this.runs * iovecLength;
+    setPointer(this.sendVectors.view, vector, gateway.begin(this.answers, target, port));
+    this.sendVectors.view.setUint32(vector + 8, gatewayHeaderLength, LITTLE_ENDIAN);
+    this.sendHeaders.view.setUint32(header + msghdr.iovlen, 1, LITTLE_ENDIAN);
+    this.runs++;
   }
 
   private readHeader(slot: number): void {
@@ -231,7 +260,7 @@ export class FirewallSocket {
       if (type === UDP_GRO && size > 0) this.segmentSize[slot] = size;
     }
     this.source[slot] = this.names.view.getInt32(slot * sockaddrLength + 4);
-    this.names.view.setUint16(slot * sockaddrLength + 2, this.port);
+    if (this.joins) this.names.view.setUint16(slot * sockaddrLength + 2, this.port);
   }
 
   private prepareReceive(): void {

@@ -202,17 +202,30 @@ const rows: [text: string, problem: string][] = [
     'f:6:7: ha.probe: not supported yet: ',
   ],
   [
-    file({ x: 'tunnel: { encapsulation: gwlb }' }),
-    'f:6:26: tunnel.encapsulation: gwlb: not supported yet: ',
-  ],
-  [
-    file({ x: 'tunnel: { encapsulation: gcp }' }),
-    'f:6:26: tunnel.encapsulation: gcp: not supported yet: ',
-  ],
-  [
     file({ x: 'tunnel: { encapsulation: gre }' }),
-    'f:6:26: tunnel.encapsulation: must be geneve or vxlan, not "gre"',
+    'f:6:26: tunnel.encapsulation: must be geneve or gwlb or gcp or vxlan, not "gre"',
   ],
+  [
+    file({ x: 'tunnel: { encapsulation: gwlb, vni: 7 }' }),
+    'f:6:37: tunnel.vni: must be 0 or left out: gwlb has no other',
+  ],
+  [
+    file({ x: 'tunnel: { gwlb: { endpointId: 0x0123456789abcdef } }' }),
+    'f:6:31: tunnel.gwlb.endpointId: must be a number of 64 bits: up to 9007199254740991, or hexadecimal digits in quotes such as "0x1a2b", not 81985529216486900',
+  ],
+  [
+    file({ x: 'tunnel: { gwlb: { attachmentId: "0x00112233445566778" } }' }),
+    'f:6:33: tunnel.gwlb.attachmentId: must be a number of 64 bits',
+  ],
+  [
+    file({ x: 'tunnel: { gcp: { endpointId: 0 } }' }),
+    'f:6:30: tunnel.gcp.endpointId: must be hexadecimal digits in quotes, 8 for each of 1 to 31 words, not 0',
+  ],
+  [
+    file({ x: 'tunnel: { gcp: { endpointId: "0011223" } }' }),
+    'f:6:30: tunnel.gcp.endpointId: must',
+  ],
+  [file({ x: 'tunnel: { gcp: { profileId: -1 } }' }), 'f:6:29: tunnel.gcp.profileId: must be a'],
   [
     file({ x: 'policy: { onFirewallDown: drop }' }),
     'f:6:11: policy.onFirewallDown: not supported yet: ',
@@ -222,7 +235,10 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'limits: { workers: 2 }' }),
     'f:6:11: limits.workers: not supported yet: there is exactly one',
   ],
-  [file({ x: 'metrics: { listen: "127.0.0.1:9469" }' }), 'f:6:1: metrics: not supported yet: '],
+  [
+    file({ x: 'metrics: { listen: 9469 }' }),
+    'f:6:20: metrics.listen: must be an IPv4 address and port such as 127.0.0.1:9469, not 9469',
+  ],
 ];
 
 t.test('one error each, where it is and in words', async (t) => {

@@ -42,6 +42,8 @@ const good: string[] = [
   file({ x: 'rules: [{ action: pass, protocol: 0, firewall: }]' }),
   file({ x: 'policy: { mode: observe, rollout: 0%, established: reset }\ndefault: drop' }),
   file({ x: 'tunnel: { mtu: auto, geneve: , vni: 0x10 }\nha: { preempt: false }' }),
+  file({ x: 'tunnel: { encapsulation: gwlb, gwlb: { endpointId: "0xffffffffffffffff" } }' }),
+  file({ x: 'tunnel: { encapsulation: gcp, gcp: { endpointId: "00ff00ff", profileId: 7 } }' }),
   file({ x: 'workload: { management: [10.0.0.1, "tcp:10.0.0.0/8:22"], interfaces: [eth0] }' }),
 ];
 
@@ -72,6 +74,8 @@ const badShape: string[] = [
   file({ x: 'policy: { onBoot: drop }' }),
   file({ x: 'telemetry: { interval: 5 }' }),
   file({ x: 'log: { level: loud }' }),
+  file({ x: 'tunnel: { gwlb: { endpointId: "17" } }' }),
+  file({ x: 'tunnel: { gcp: { endpointId: "00ff" } }' }),
 ];
 
 /** What only the reader can see. */
@@ -83,6 +87,7 @@ const badMeaning: string[] = [
   file({ x: 'rules: [{ name: a, action: pass }, { name: a, action: pass }]' }),
   file({ x: 'sets: { a: [80, 10.0.0.1] }' }),
   file({ x: 'policy: { rollout: 101% }' }),
+  file({ x: 'tunnel: { encapsulation: gcp, vni: 7 }' }),
   file({ x: 'telemetry: { interval: 1s, timeout: 2s }' }),
 ];
 

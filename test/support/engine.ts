@@ -12,6 +12,7 @@ import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { OnFailure, Verdict } from '../../engine/flows.ts';
 import { createGate } from '../../engine/gate.ts';
 import { reasonNames } from '../../parsers/reason.ts';
+import type { Encapsulation } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import { createFakeIo } from '../fakes/io.ts';
 import { address, type Ip, mssOption, TCP, tcp } from './packets.ts';
@@ -53,7 +54,7 @@ export function rule(parts: Partial<Rule>): Rule {
   };
 }
 
-function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
+export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
   return {
     generation: 1,
     builtIns,
@@ -70,8 +71,20 @@ function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
   };
 }
 
+const geneve = {
+  port: 6081,
+  vni: 48813,
+  optionClass: 0xfff1,
+  optionType: 0x20,
+  inner: 'ipv4',
+} as const;
+
 /** @param parts what differs from: redirect everything, pass what was open before */
-export function startEngine(parts: Partial<Policy> = {}, rules: readonly Rule[] = []) {
+export function startEngine(
+  parts: Partial<Policy> = {},
+  rules: readonly Rule[] = [],
+  encapsulation: Encapsulation = createGeneve(geneve),
+) {
   const policy = createPolicy(parts, rules);
   const arena = createArena(64, 32);
   const io = createFakeIo(arena);
@@ -81,7 +94,7 @@ export function startEngine(parts: Partial<Policy> = {}, rules: readonly Rule[] 
   const loop = createEngine(
     io,
     arena,
-    createGeneve({ port: 6081, vni: 48813, optionClass: 0xfff1, optionType: 0x20, inner: 'ipv4' }),
+    encapsulation,
     {
       flows: 1024,
       mtuLimit: 9216,

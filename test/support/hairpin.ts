@@ -30,11 +30,16 @@ import {
 export type HairpinOptions = {
   readonly firewall?: FirewallKind;
   readonly encapsulation?: Encapsulation;
+  /** How the built-in firewall answers. */
+  readonly answer?: 'plain' | 'gateway';
   readonly topology?: TopologyOptions;
   /** Sections of the agent's configuration, merged over the lab's. */
   readonly settings?: AgentOptions['settings'];
   /** Rules, sets and default of the agent's configuration. */
   readonly top?: NonNullable<AgentOptions['top']>;
+  /** What to start as the agent; the checkout's own otherwise. */
+  readonly command?: NonNullable<AgentOptions['command']>;
+  readonly environment?: Record<string, string>;
   /** The built-in firewall's allow and deny lists, YAML. */
   readonly policy?: string;
 };
@@ -69,7 +74,12 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
           encapsulation,
           certificates,
         })
-      : await startBuiltinFirewall(topology.firewall, { encapsulation, certificates, policy });
+      : await startBuiltinFirewall(topology.firewall, {
+          encapsulation,
+          certificates,
+          policy,
+          answer: options.answer ?? 'plain',
+        });
   t.teardown(() => firewall.stop());
   let agents = 0;
   const launchAgent = (settings: AgentOptions['settings'] = {}) => {
@@ -81,6 +91,8 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       encapsulation,
       settings: { ...options.settings, ...settings },
       top: options.top ?? {},
+      environment: options.environment ?? {},
+      ...(options.command === undefined ? {} : { command: options.command }),
     });
     t.teardown(async () => {
       agent.program.signal('SIGCONT');
