@@ -6,10 +6,10 @@
  * index is open addressing with linear probing at a load of at most one half, and deletion shifts
  * back instead of leaving tombstones, so a probe ends at the first empty slot.
  *
- * A full table makes room by ending, in this order: the flow that closed first; the longest-silent
- * of those not established, so that a flood of half-open connections competes with itself only; of
- * a random sample the longest-idle of the others, if it was silent for a second. Two queues keep
- * the first two; an established flow pays nothing for them.
+ * A full table makes room by ending, in this order: the flow that closed first, a second ago or
+ * more; the longest-silent of those not established, so that a flood of half-open connections
+ * competes with itself only; one that closed just now; of a random sample the longest-idle of the
+ * others, if it was silent for a second. Two queues keep all but these, which pay nothing for them.
  *
  * Nothing here assumes that every packet of a flow is seen: a kernel program may carry some.
  * Ages are in ticks of 100 ms (engine/gate.ts uses the same).
@@ -51,11 +51,7 @@ export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 export const noFlow = -1;
 export const tickMs = 100;
 
-/**
- * How far both sides are into the flow. Established: TCP's opener went on after an answer (three
- * segments of a handshake, the last of which a forger cannot have answered for); of other protocols
- * one answer will do.
- */
+/** Established: TCP's opener went on after an answer; of other protocols one answer will do. */
 const Progress = { Unanswered: 0, Answered: 1, Established: 2 } as const;
 const Queue = { Closed: 0, Opening: 1 } as const;
 /** Bits of `closing`: FIN of end A and of end B, and a RST of either. */
@@ -364,8 +360,11 @@ export class Flows {
 
   /** Make room, as the head of this file says. A table full of busy flows evicts nothing. */
   private evict(nowTick: number): void {
-    let victim = this.queues.oldest(Queue.Closed);
-    if (victim === noFlow) victim = this.queues.oldest(Queue.Opening);
+    const closed = this.queues.oldest(Queue.Closed);
+    const opening = this.queues.oldest(Queue.Opening);
+    // The last ACK of one that has just closed is still to come.
+    const isOver = closed !== noFlow && nowTick - this.lastSeen[closed] > ticksPerSecond;
+    let victim = isOver || opening === noFlow ? closed : opening;
     if (victim === noFlow) victim = this.idlest(nowTick);
     if (victim === noFlow) return;
     this.remove(victim, FlowEnd.Evicted);

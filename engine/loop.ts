@@ -30,6 +30,11 @@ const sweepPerTick = 16384;
  * more than one of a known flow, and a flood of them must leave time for those.
  */
 const openersShare = 4;
+/**
+ * Batches of datagrams in a breath. What two queues and the openers send in one comes back one by
+ * one where nothing joins it; left behind, it would overflow the socket.
+ */
+const receiveRounds = 6;
 /** After a stop: how long packets that are on their way back are still delivered. */
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
@@ -105,10 +110,23 @@ export class Loop {
       work += this.take(io.openers[queue], this.openers, queue);
     }
     if (this.encapsulator.narrowed) this.updateMtu();
-    const received = io.socket.receive(this.datagrams);
-    if (received > 0) this.reinject.process(this.datagrams);
+    work += this.receive();
     if (path.nowTick !== this.lastTick) this.tick();
-    return work + received;
+    return work;
+  }
+
+  /** Reinject what has come back; as much in a breath as the queues can have sent in one. */
+  private receive(): number {
+    const { datagrams } = this;
+    let total = 0;
+    for (let round = 0; round < receiveRounds; round++) {
+      const received = this.path.io.socket.receive(datagrams);
+      if (received === 0) break;
+      total += received;
+      this.reinject.process(datagrams);
+      if (received < datagrams.capacity) break;
+    }
+    return total;
   }
 
   /** Redirect what `device` has for the direction and interface of `queue`; how much it was. */

@@ -129,12 +129,12 @@ function insert(flows: Flows, port: number, nowTick: number): number {
   return flows.insert(egress, 0, Verdict.Redirect, nowTick);
 }
 
-function shake(flows: Flows, flow: number, port: number): void {
-  flows.touch(flow, TCP.SYN, 1000);
+function shake(flows: Flows, flow: number, port: number, nowTick = 1000): void {
+  flows.touch(flow, TCP.SYN, nowTick);
   flows.find(remote, local, 80, port, 6);
-  flows.touch(flow, TCP.SYN | TCP.ACK, 1000);
+  flows.touch(flow, TCP.SYN | TCP.ACK, nowTick);
   flows.find(local, remote, port, 80, 6);
-  flows.touch(flow, TCP.ACK, 1000);
+  flows.touch(flow, TCP.ACK, nowTick);
 }
 
 t.test('a full table evicts what closed first, then what was never answered', async (t) => {
@@ -145,16 +145,22 @@ t.test('a full table evicts what closed first, then what was never answered', as
   });
   flows.find(local, remote, 0, 80, 6);
   flows.touch(flows.find(local, remote, 0, 80, 6), TCP.SYN, 1000);
-  const gone = [7, 9, 1, 2, 3, 0];
+  // Number 8 has just closed: it comes last, unless it gets older.
+  const now = 1011;
+  flows.touch(flows.find(local, remote, 8, 80, 6), TCP.RST, now);
+  for (let port = 10; port < 64; port++)
+    flows.touch(flows.find(local, remote, port, 80, 6), TCP.ACK, now);
+  for (const port of [4, 5, 6]) flows.touch(flows.find(local, remote, port, 80, 6), TCP.ACK, now);
+  const gone = [7, 9, 1, 2, 3, 0, 8];
   for (const [round, port] of gone.entries()) {
     t.ok(has(flows, port));
-    const flow = insert(flows, 1000 + round, 1000);
+    const flow = insert(flows, 1000 + round, now);
     t.notOk(has(flows, port), `round ${round} ends ${port}`);
-    shake(flows, flow, 1000 + round);
+    shake(flows, flow, 1000 + round, now);
   }
-  t.equal(insert(flows, 2000, 1000), noFlow, 'the rest is established and busy');
-  t.equal(insert(flows, 2000, 1010), noFlow, 'also after a second');
-  t.not(insert(flows, 2000, 1011), noFlow, 'what is silent for longer makes room');
+  t.equal(insert(flows, 2000, now), noFlow, 'the rest is established and busy');
+  t.equal(insert(flows, 2000, now + 10), noFlow, 'also after a second');
+  t.not(insert(flows, 2000, now + 11), noFlow, 'what is silent for longer makes room');
   t.equal(flows.count, 64);
   t.equal(flows.evicted, gone.length + 1);
 });

@@ -3,9 +3,9 @@
  * workload itself (needs root): memory stays bounded, what is established goes on, and every packet
  * that the kernel handed over is counted, to the last one.
  */
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import { residentBytes, startMeter } from '../../bench/meters.ts';
 import type { Agent, AgentStatus } from '../../lab/agent.ts';
 import { pause, start } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
@@ -20,10 +20,16 @@ const baselineMs = 4000;
 /** Addresses for benchmarks (RFC 2544); the router forgets what is sent to them. */
 const strangers = '198.18.0.0';
 
-/** Resident memory in MiB. */
-function resident(agent: Agent): number {
-  const status = readFileSync(`/proc/${agent.program.pid}/status`, 'utf8');
-  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024);
+const resident = (agent: Agent) => Math.round(residentBytes(agent.program.pid) / 2 ** 20);
+
+/** Of the machine, in cores, beyond which half a throughput says nothing about the agent. */
+const othersLimit = 0.5;
+
+async function useOfOthers(): Promise<number> {
+  const stop = startMeter(undefined);
+  await pause(1000);
+  const { machine, seconds } = stop();
+  return machine / seconds;
 }
 
 type Status = AgentStatus & { tunDropped: number; flows: { evicted: number } };
@@ -71,6 +77,7 @@ async function startSession({ topology }: Hairpin) {
 }
 
 async function survives(t: Test, from: 'server' | 'workload') {
+  const othersBefore = await useOfOthers();
   const hairpin = await startHairpin(t, {
     firewall: 'vxlan',
     // So that a packet is a packet to everyone who counts, as long as it is not the workload's
@@ -119,7 +126,9 @@ async function survives(t: Test, from: 'server' | 'workload') {
   );
   t.comment(JSON.stringify(status.counters));
   t.comment(JSON.stringify(status.kernel));
-  t.ok(under >= quiet / 2, 'the transfer keeps half of its throughput');
+  const others = Math.max(othersBefore, await useOfOthers());
+  if (others < othersLimit) t.ok(under >= quiet / 2, 'the transfer keeps half of its throughput');
+  else t.comment(`others use ${others.toFixed(1)} cores: the throughput is not judged`);
   t.ok(after - before < 64, `memory grew by ${after - before} MiB`);
   t.ok(status.flows.count <= 65_536);
   t.same(session.received, session.sent, 'the session lost nothing');
