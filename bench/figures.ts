@@ -12,7 +12,7 @@ import type { Figure } from './statistics.ts';
 import { type CellFigures, footnote, tables, wireTitles } from './table.ts';
 
 export const documentFile = 'docs/performance.md';
-export const resultsFile = 'bench/results.ndjson';
+const resultsFile = 'bench/results.ndjson';
 
 const begin = '<!-- figures: node dist/bench/figures.js -->';
 const end = '<!-- end of figures -->';

@@ -15,7 +15,13 @@ import { tcp } from './measure/tcp.ts';
 import { type Effort, figureKinds, type Measurement } from './measure.ts';
 import { startMeter } from './meters.ts';
 import type { Peer } from './peer.ts';
-import { agentGeneve, agentPassing, agentVxlan } from './peers/agent.ts';
+import {
+  agentGeneve,
+  agentPassDefault,
+  agentPassing,
+  agentPassRule,
+  agentVxlan,
+} from './peers/agent.ts';
 import { direct } from './peers/direct.ts';
 import { fastd } from './peers/fastd.ts';
 import { kernelVxlan } from './peers/kernel-vxlan.ts';
@@ -26,6 +32,8 @@ import { footnote, tables, wireTitles } from './table.ts';
 const peers: readonly Peer[] = [
   direct,
   agentPassing,
+  agentPassDefault,
+  agentPassRule,
   kernelVxlan,
   agentVxlan,
   agentGeneve,

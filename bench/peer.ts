@@ -66,6 +66,7 @@ const strayShare = 0.02;
 const strayBytes = 50_000;
 /** The agent publishes its counters every 100 ms. */
 const publishMs = 150;
+const statusAttempts = 5;
 
 const topologyOffloads = { whole: 'all', firewall: 'firewall-off', mtu: 'none' } as const;
 
@@ -109,9 +110,9 @@ type Sight = {
  */
 async function startProof(topology: Topology, route: Route, agent: Agent | undefined) {
   const look = async (): Promise<Sight> => {
-    if (agent !== undefined) await new Promise((resolve) => setTimeout(resolve, publishMs));
+    const status = agent === undefined ? undefined : await statusOf(agent);
     const links = topology.firewall.must('cat', ['/proc/self/net/dev']);
-    return { ...parseLinkBytes(links, 'eth0'), status: await agent?.status() };
+    return { ...parseLinkBytes(links, 'eth0'), status };
   };
   const before = await look();
   return async (bytes: number): Promise<void> => {
@@ -119,6 +120,16 @@ async function startProof(topology: Topology, route: Route, agent: Agent | undef
     const words = judge(route, bytes, before, after);
     if (words !== undefined) throw new Error(`not the path it claims: ${words}`);
   };
+}
+
+/** A busy machine may keep it waiting; an agent that does not answer at all is no proof. */
+async function statusOf(agent: Agent): Promise<AgentStatus> {
+  await new Promise((resolve) => setTimeout(resolve, publishMs));
+  for (let attempt = 0; attempt < statusAttempts; attempt++) {
+    const status = await agent.status();
+    if (status !== undefined) return status;
+  }
+  throw new Error('the agent does not tell its counters');
 }
 
 /** Why the traffic did not go the way it should have; undefined when it did. */
@@ -135,15 +146,13 @@ function judge(route: Route, bytes: number, before: Sight, after: Sight): string
   if (after.status === undefined) return undefined;
   const counted = (place: 'counters' | 'kernel', name: string) =>
     (after.status?.[place][name]?.bytes ?? 0) - (before.status?.[place][name]?.bytes ?? 0);
-  const names: ['counters' | 'kernel', string][] =
-    route === 'passing'
-      ? [['kernel', 'passedMode']]
-      : [
-          ['counters', 'redirected'],
-          ['counters', 'reinjected'],
-        ];
-  for (const [place, name] of names) {
-    const share = counted(place, name);
+  if (route === 'passing') {
+    const names = ['passedMode', 'passedNetwork', 'passedVerdict'];
+    const passed = names.reduce((sum, name) => sum + counted('kernel', name), 0);
+    return passed < enough ? `the agent's programs passed ${passed} bytes of ${bytes}` : undefined;
+  }
+  for (const name of ['redirected', 'reinjected']) {
+    const share = counted('counters', name);
     if (share < enough) return `the agent counts ${share} bytes ${name} of ${bytes}`;
   }
   return undefined;

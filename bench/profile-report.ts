@@ -41,3 +41,43 @@ function nameOf(frame: { functionName: string; url: string; lineNumber: number }
   const file = frame.url.replace(/^.*\/dist\//, '').replace(/^.*\/node_modules\//, '');
   return `${name} ${file}:${frame.lineNumber + 1}`;
 }
+
+/** System calls of the data path, as the kernel's functions, and what they are for. */
+const calls: readonly (readonly [symbol: RegExp, name: string])[] = [
+  [/_sys_sendm?msg/, 'send to the tunnel'],
+  [/\b(do_writev|vfs_writev|tun_chr_write_iter)\b/, 'write to the TUN'],
+  [/_sys_recvm?msg/, 'receive from the tunnel'],
+  [/\b(ksys_read|vfs_read|tun_chr_read_iter)\b/, 'read from the TUN'],
+  [/_sys_epoll|\bdo_epoll_wait\b/, 'sleep and wake'],
+];
+/** The rest of the network runs in the thread that sends. */
+const softirq = /\b(do_softirq|handle_softirqs|__do_softirq)/;
+
+/**
+ * Shares of a thread's time by what it was doing, from `perf script -F sym,dso` with call chains
+ * (leaf first, a blank line after each sample). What is foreign is the other hosts' work.
+ */
+export function partsOf(script: string): SelfTime[] {
+  const times = new Map<string, number>();
+  const samples = script.split('\n\n').filter((sample) => sample.trim() !== '');
+  for (const sample of samples) {
+    const name = partOf(sample);
+    times.set(name, (times.get(name) ?? 0) + 1);
+  }
+  return [...times]
+    .map(([name, count]) => ({ name, share: count / samples.length }))
+    .sort((a, b) => b.share - a.share);
+}
+
+function partOf(sample: string): string {
+  const call = calls.find(([symbol]) => symbol.test(sample))?.[1];
+  if (softirq.test(sample)) return `other hosts, within: ${call ?? 'an interrupt'}`;
+  if (call !== undefined) return call;
+  const leaf = sample.trim().split('\n')[0] ?? '';
+  if (/wasm-function/.test(leaf)) return 'checksums in WebAssembly';
+  if (/JS:/.test(leaf)) return 'TypeScript';
+  if (/koffi/.test(leaf)) return 'koffi';
+  if (/kernel/.test(leaf)) return 'entering the kernel, interrupts';
+  if (/libc|vdso/.test(leaf)) return 'libc';
+  return 'node';
+}

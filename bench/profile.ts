@@ -16,9 +16,10 @@ import { createRunDirectory } from '../lab/certificates.ts';
 import { startIperfServer } from '../lab/traffic.ts';
 import { Datagrams } from './measure/datagrams.ts';
 import { output } from './measure.ts';
+import { parseProcessTicks } from './parse.ts';
 import { type Path, withPath } from './peer.ts';
 import { agentGeneve, agentVxlan, setAgentNodeOptions } from './peers/agent.ts';
-import { type Profile, selfTimes } from './profile-report.ts';
+import { type Profile, partsOf, type SelfTime, selfTimes } from './profile-report.ts';
 
 /** Each sample is a signal; more often, and the verifier of BPF programs never comes to an end. */
 const samplingUs = 2000;
@@ -36,13 +37,6 @@ const loads: Readonly<Record<string, Load>> = {
   'udp-64-slow': (path, seconds) => datagrams(path, seconds, 20_000),
   connections: connect,
 };
-
-/**
- * Steps of a packet in the kernel, as functions that everything in the step is called from. What
- * runs in do_softirq is the work of the other hosts, which a network would do elsewhere.
- */
-const milestones =
-  /\b(__x64_sys_\w+|do_softirq|handle_softirqs|tun_get_user|tun_do_read|udp_sendmsg|udp_recvmsg|schedule|__udp_gso_segment|skb_segment|bpf_prog_\w+)\b/;
 
 type Options = {
   load: string;
@@ -75,8 +69,9 @@ async function main(options: Options): Promise<void> {
   const seconds = Number(options.seconds);
   const top = Number(options.top);
   await withPath(peer, options.wire, async (path) => {
+    const before = threadTicks(path.pid!);
     await load(path, warmUpSeconds);
-    const perf = startPerf(path.pid!, seconds, join(directory, 'perf.data'));
+    const perf = startPerf(busiestThread(path.pid!, before), seconds, join(directory, 'perf.data'));
     await load(path, seconds);
     await perf?.(top);
   });
@@ -85,8 +80,13 @@ async function main(options: Options): Promise<void> {
     .map((name) => JSON.parse(readFileSync(join(directory, name), 'utf8')) as Profile)
     .find((profile) => profile.nodes.some((node) => node.callFrame.functionName === 'breathe'));
   if (file === undefined) throw new Error('no profile of the data-path thread was written');
-  console.log(`\nself time by function, ${options.load}, agent ${options.peer}, ${options.wire}`);
-  for (const { name, share } of selfTimes(file).slice(0, top)) {
+  const { load: name, wire } = options;
+  print(`self time by function, ${name}, agent ${options.peer}, ${wire}`, selfTimes(file), top);
+}
+
+function print(title: string, times: readonly SelfTime[], top = times.length): void {
+  console.log(`\n${title}`);
+  for (const { name, share } of times.slice(0, top)) {
     console.log(`${(share * 100).toFixed(1).padStart(6)} %  ${name}`);
   }
 }
@@ -111,36 +111,38 @@ async function connect(path: Path, seconds: number): Promise<void> {
   console.log(await newConnections.run(path, { seconds, precision: 1.1, quick: false }, {}));
 }
 
-/** Records the busiest thread of the process; what it returns waits and prints. */
-function startPerf(pid: number, seconds: number, file: string) {
+/** Records a thread; what it returns waits and prints. */
+function startPerf(thread: string, seconds: number, file: string) {
   if (spawnSync('which', ['perf']).status !== 0) return undefined;
-  const thread = busiestThread(pid);
   const args = ['record', '-q', '-F', '999', '-g', '-t', thread, '-o', file];
   const recorder = spawn('perf', [...args, '--', 'sleep', String(seconds)], { stdio: 'ignore' });
   const ended = new Promise((done) => recorder.once('exit', done));
   return async (top: number): Promise<void> => {
     await ended;
-    const report = (...options: string[]) => {
-      const args = ['report', '-i', file, '--stdio', '-g', 'none', '--percent-limit', '0.4'];
-      const { stdout } = spawnSync('perf', [...args, ...options], {
-        encoding: 'utf8',
-        maxBuffer: 1 << 26,
-      });
-      return stdout.split('\n').filter((line) => /^ +\d/.test(line));
-    };
-    const self = report('--no-children').slice(0, top);
-    console.log(['\nself time by symbol, data-path thread (perf)', ...self].join('\n'));
-    const all = report('--children').filter((line) => milestones.test(line));
-    console.log(['\nwith what it calls', ...all].join('\n'));
+    const perf = (...args: string[]) =>
+      spawnSync('perf', [...args, '-i', file], { encoding: 'utf8', maxBuffer: 1 << 28 }).stdout;
+    const parts = partsOf(perf('script', '-F', 'ip,sym,dso'));
+    print('data-path thread by part (perf)', parts);
+    const self = perf('report', '--stdio', '--no-children', '-g', 'none', '--percent-limit', '0.4');
+    const lines = self.split('\n').filter((line) => /^ +\d/.test(line));
+    console.log(['\nself time by symbol (perf)', ...lines.slice(0, top)].join('\n'));
   };
 }
 
-function busiestThread(pid: number): string {
-  const ticks = (thread: string) => {
-    const text = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
-    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return Number(fields[11]) + Number(fields[12]);
-  };
+/** Clock ticks of processor time by thread. */
+function threadTicks(pid: number): Map<string, number> {
   const threads = readdirSync(`/proc/${pid}/task`);
-  return threads.reduce((best, one) => (ticks(one) > ticks(best) ? one : best));
+  return new Map(
+    threads.map((thread) => {
+      const text = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+      return [thread, parseProcessTicks(text)] as const;
+    }),
+  );
+}
+
+/** The one that worked most since then. */
+function busiestThread(pid: number, before: ReadonlyMap<string, number>): string {
+  const now = threadTicks(pid);
+  const worked = (thread: string) => (now.get(thread) ?? 0) - (before.get(thread) ?? 0);
+  return [...now.keys()].reduce((best, one) => (worked(one) > worked(best) ? one : best));
 }

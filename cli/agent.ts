@@ -1,5 +1,6 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
-import { listFlows, parseFlowQuery } from '../control/flows.ts';
+import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
+import type { Measurements } from '../control/metrics.ts';
 import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
@@ -15,11 +16,14 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
+import { monotonicMs } from './clock.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import type { Health } from './service.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
@@ -58,6 +62,7 @@ export class Agent {
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
+  private readonly flowLog: FlowLog | undefined;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -68,6 +73,7 @@ export class Agent {
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gate, logger } = parts;
+    this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
       end = resolve;
@@ -93,6 +99,25 @@ export class Agent {
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
     });
+  }
+
+  private openFlowLog(): FlowLog | undefined {
+    const { config, dataPath, logger } = this.parts;
+    const file = config.log.flows;
+    if (file === '') return undefined;
+    return new FlowLog({
+      file,
+      ring: dataPath.flowLog,
+      names: { ...this.flowNames(), firewall: config.firewalls[0].name },
+      failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
+    });
+  }
+
+  private flowNames(): FlowNames {
+    return {
+      interfaces: this.parts.links.interfaces.map(({ name }) => name),
+      rule: (rule, generation) => this.ruleName(rule, generation),
+    };
   }
 
   private sayHowItStands(): void {
@@ -152,7 +177,6 @@ export class Agent {
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
     const gateStatus = gate.status(monotonicMs());
     const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
-    const device = listInterfaces().find(({ index }) => index === tun.index);
     return {
       version,
       startedAt: new Date(this.startedMs).toISOString(),
@@ -168,29 +192,69 @@ export class Agent {
         port: config.tunnel.port,
       },
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
+      attachedBy: steering.method,
       policy: config.policy,
       ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
       innerMtu: counters.gauges[Gauge.InnerMtu],
-      flows: { count: counters.gauges[Gauge.Flows], capacity: config.limits.flows },
+      flows: {
+        count: counters.gauges[Gauge.Flows],
+        capacity: config.limits.flows,
+        evicted: counters.gauges[Gauge.FlowsEvicted],
+      },
+      ...(this.flowLog === undefined ? {} : { flowLog: this.flowLog.status() }),
       rules: this.ruleHits(),
       counters: counted(counters),
       kernel: steering.readCounters(),
-      tunDropped: device?.sendDropped ?? 0,
+      tunDropped: tunDropped(tun),
     };
+  }
+
+  /** What the metrics page tells. */
+  measurements(): Measurements {
+    const { gate, steering, tun } = this.parts;
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { leaseMs, open } = gate.status(monotonicMs());
+    return {
+      version,
+      reasons: reasonNames.flatMap((reason, index) =>
+        reasonKinds[index] === 'none'
+          ? []
+          : {
+              reason,
+              kind: reasonKinds[index],
+              packets: counters.packets[index],
+              bytes: counters.bytes[index],
+            },
+      ),
+      kernel: steering.readCounters(),
+      rules: this.ruleHits(),
+      gateOpen: open,
+      leaseSeconds: leaseMs / 1000,
+      firewall: this.config.firewalls[0].name,
+      flows: counters.gauges[Gauge.Flows],
+      flowCapacity: this.config.limits.flows,
+      innerMtu: counters.gauges[Gauge.InnerMtu],
+      tunDropped: tunDropped(tun),
+    };
+  }
+
+  /** What the service manager is told. */
+  health(): Health {
+    const { gauges } = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { cause, open, sentence } = this.parts.gate.status(monotonicMs());
+    const state = stateOf(open, cause, modeNames[gauges[Gauge.SteeringMode] as SteeringMode]);
+    return { breaths: gauges[Gauge.Breaths], words: open ? state : `${state}: ${sentence}` };
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
   flows(parameters: URLSearchParams): object {
     const query = parseFlowQuery(parameters);
     const nowTick = Math.floor(monotonicMs() / tickMs);
-    return listFlows(this.flowColumns, query, nowTick, {
-      interfaces: this.parts.links.interfaces.map(({ name }) => name),
-      rule: (rule, generation) => this.ruleName(rule, generation),
-    });
+    return listFlows(this.flowColumns, query, nowTick, this.flowNames());
   }
 
   /** Connections that each rule decided since the policy came into force. */
-  private ruleHits(): object[] {
+  private ruleHits(): { name: string; line: number; hits: number }[] {
     const { hits } = this.policy;
     const rows = this.config.rules.map(({ line, name }, rule) => ({
       name,
@@ -223,6 +287,7 @@ export class Agent {
   private async close(): Promise<void> {
     this.parts.gate.close(GateCause.Stopping);
     await this.dataPath.stop();
+    this.flowLog?.close();
     this.parts.closers.closeAll();
   }
 }
@@ -233,10 +298,9 @@ function stateOf(open: boolean, cause: string, mode: string): string {
   return cause === 'starting' || cause === 'stopping' ? cause : 'closed';
 }
 
-/** CLOCK_MONOTONIC, as the gate counts. */
-function monotonicMs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1000 + nanoseconds / 1e6;
+/** Packets that waited for the data path in vain: the device's queue was full. */
+function tunDropped(tun: Tun): number {
+  return listInterfaces().find(({ index }) => index === tun.index)?.sendDropped ?? 0;
 }
 
 function counted(counters: Counters): Record<string, object> {

@@ -10,6 +10,7 @@ import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
+import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
 import { createGate, type Gate } from '../engine/gate.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
@@ -77,7 +78,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const counters = new SharedArrayBuffer(countersByteLength);
     const telemetry = telemetryDataOf(config, gate, counters);
 
-    const tun = createTun({ name: tunName, queues: 2 * links.interfaces.length });
+    const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
     const sockets = createTunnelSockets({
       port: config.tunnel.port,
@@ -97,7 +98,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       queues: tun.fds.map((fd, queue) => ({
         fd,
         direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
-        interfaceIndex: links.interfaces[queue >> 1].index,
+        interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
       })),
       sockets: { receive: sockets.receive, peers: sockets.peers },
       wakeFd: waker.fd,
@@ -108,6 +109,9 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       gate: gate.shared,
       counters,
       flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
+      flowLog: new SharedArrayBuffer(
+        flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
+      ),
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({

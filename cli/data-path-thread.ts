@@ -3,9 +3,10 @@
  * it is dead its heartbeat is too, so the programs in the kernel follow `onAgentFailure` by
  * themselves; a new worker begins with the gate as it is and an empty flow table.
  */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import { Deaths } from '../engine/deaths.ts';
+import { startWorker } from '../engine/start-worker.ts';
 import type { DataPathData } from './data-path.ts';
 
 /** What a worker starts with, but for its end of the policies' channel. */
@@ -20,10 +21,6 @@ export type DataPathListener = {
 
 /** The loop answers a stop within its drain time; beyond this it hangs and is terminated. */
 const stopLimitMs = 2_000;
-
-const workerFile = import.meta.filename.endsWith('.ts')
-  ? './data-path.worker.ts'
-  : './data-path.worker.js';
 
 export class DataPathThread {
   private data: DataPathStart;
@@ -64,7 +61,7 @@ export class DataPathThread {
   private start(): [Worker, MessagePort] {
     const { port1, port2 } = new MessageChannel();
     const workerData: DataPathData = { ...this.data, policies: port2 };
-    const worker = new Worker(new URL(workerFile, import.meta.url), {
+    const worker = startWorker('./data-path.worker', import.meta.url, {
       name: 'data-path',
       workerData,
       transferList: [port2],

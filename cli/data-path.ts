@@ -23,6 +23,7 @@ export type QueueData = {
 };
 
 export type DataPathData = {
+  /** First those of each direction, then those of what opens a connection (linux/bpf/policy.ts). */
   readonly queues: readonly QueueData[];
   readonly sockets: TunnelDescriptors;
   readonly wakeFd: number;
@@ -36,6 +37,8 @@ export type DataPathData = {
   readonly counters: SharedArrayBuffer;
   /** `flowColumnsByteLength(engine.flows)` bytes. */
   readonly flows: SharedArrayBuffer;
+  /** `flowLogByteLength` bytes for what becomes of the flows. */
+  readonly flowLog: SharedArrayBuffer;
   /** Where policies that replace the present one come from, one message each. */
   readonly policies: MessagePort;
   /** One Int32: not 0 asks the loop to end. */

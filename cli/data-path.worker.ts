@@ -18,10 +18,12 @@ import { createEncapsulation, type DataPathData } from './data-path.ts';
 const data = workerData as DataPathData;
 const arena = createArena(deviceBatch, datagramBatch);
 accelerateChecksum(arena.memory, arena.view);
+const queues = data.queues.map((queue) =>
+  openTunQueue(queue.fd, arena, queue.direction, queue.interfaceIndex),
+);
 const io = {
-  devices: data.queues.map((queue) =>
-    openTunQueue(queue.fd, arena, queue.direction, queue.interfaceIndex),
-  ),
+  devices: queues.slice(0, queues.length / 2),
+  openers: queues.slice(queues.length / 2),
   socket: openTunnelSocket(data.sockets, arena, datagramBatch),
   steering: openSteering(data.controlFd, data.verdictFd),
   clock: openClock(),
@@ -38,6 +40,7 @@ const loop = createEngine(
   openGate(data.gate),
   data.counters,
   data.flows,
+  data.flowLog,
 );
 // The loop never returns to the event loop: messages are fetched.
 loop.run(new Int32Array(data.stop), () => receiveMessageOnPort(data.policies)?.message);

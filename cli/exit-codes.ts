@@ -13,7 +13,7 @@ export const ExitCode = {
   Usage: 2,
   /** Root, or some capabilities, are needed. */
   NotPermitted: 3,
-  /** The system lacks something: /dev/net/tun, TCX, a program that the kernel accepts. */
+  /** The system lacks something: /dev/net/tun, TCX or clsact, a program that the kernel accepts. */
   Unsupported: 4,
   /** An interface, a port, a route or the TUN device: missing, of the wrong kind, or taken. */
   Network: 5,
@@ -44,6 +44,7 @@ const codes: Readonly<
   ERR_ALREADY_RUNNING: ExitCode.AlreadyRunning,
   ERR_CONTROL_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_CONTROL_SOCKET: ExitCode.Unexpected,
+  ERR_METRICS_ADDRESS: ExitCode.Network,
 };
 
 export function exitCodeOf(error: unknown): ExitCode {
@@ -60,7 +61,7 @@ Exit codes:
   1  something unexpected
   2  the command line, the configuration or a file that it names is wrong
   3  not permitted: root or capabilities are needed
-  4  the system lacks something (TUN, TCX)
+  4  the system lacks something (TUN, TCX or clsact)
   5  an interface, port or route is missing or taken
   6  no agent is running
   7  an agent is running already`;

@@ -18,12 +18,15 @@ export function findLinks(config: Config): Links {
   };
 }
 
+/** Of a host that we know nothing about. */
+export const noLinks: Links = { interfaces: [], broadcasts: [], globalIpv6: false };
+
 /** For a file of another host: interfaces that are not here have no broadcast addresses. */
 export function findLinksIfAny(config: Config): Links {
   try {
     return findLinks(config);
   } catch {
-    return { interfaces: [], broadcasts: [], globalIpv6: false };
+    return noLinks;
   }
 }
 

@@ -42,6 +42,7 @@ function buildProgram(done: (code: number) => void): Command {
     .command('check')
     .description('check a configuration file')
     .argument('<file>', 'configuration file')
+    .option('--notes', 'what is worth a look and may well be meant, too', false)
     .option('--json', 'as JSON', false)
     .action((file, options) => done(check(file, options)));
   program
@@ -144,4 +145,5 @@ process.on('uncaughtException', (error) => {
   process.exit(ExitCode.Unexpected);
 });
 // Standard output is written synchronously on Linux: nothing is lost by leaving at once.
-process.exit(await main());
+// No await out here: a bundle is a script, which has none.
+void main().then((code) => process.exit(code));

@@ -1,10 +1,14 @@
-/** Failures of the control socket, on either end. Codes are stable: exit codes refer to them. */
+/**
+ * Failures of the control socket, on either end, and of the metrics page. Codes are stable: exit
+ * codes refer to them.
+ */
 
 export type ControlErrorCode =
   | 'ERR_NOT_RUNNING'
   | 'ERR_ALREADY_RUNNING'
   | 'ERR_CONTROL_NOT_PERMITTED'
-  | 'ERR_CONTROL_SOCKET';
+  | 'ERR_CONTROL_SOCKET'
+  | 'ERR_METRICS_ADDRESS';
 
 export class ControlError extends Error {
   readonly code: ControlErrorCode;

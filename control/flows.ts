@@ -61,7 +61,7 @@ const stateNames: Readonly<Record<FlowState, string>> = {
   [FlowState.HalfClosed]: 'half-closed',
   [FlowState.Closed]: 'closed',
 };
-const protocolNames = new Map<number, string>([
+export const protocolNames: ReadonlyMap<number, string> = new Map([
   [Protocol.Icmp, 'icmp'],
   [Protocol.Tcp, 'tcp'],
   [Protocol.Udp, 'udp'],

@@ -115,9 +115,13 @@ export type Config = {
   readonly rules: readonly Rule[];
   readonly limits: { readonly flows: number; readonly workers: number };
   readonly control: { readonly socket: string };
+  /** Where Prometheus may ask; undefined: nowhere. */
+  readonly metrics: { readonly address: string; readonly port: number } | undefined;
   readonly log: {
     readonly level: 'debug' | 'info' | 'warn' | 'error';
     readonly format: 'auto' | 'pretty' | 'json';
+    /** File that beginnings and ends of flows are appended to; empty: none. */
+    readonly flows: string;
   };
 };
 
@@ -158,7 +162,7 @@ export const defaults = {
   default: 'redirect',
   limits: { flows: 1_048_576, workers: 1 },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto' },
+  log: { level: 'info', format: 'auto', flows: '' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */

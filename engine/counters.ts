@@ -15,6 +15,7 @@ export const Gauge = {
   Breaths: 2,
   SteeringMode: 3,
   PolicyGeneration: 4,
+  FlowsEvicted: 5,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 export const gaugeCount = Object.keys(Gauge).length;

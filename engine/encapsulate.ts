@@ -8,7 +8,7 @@
  *     refuse    too big and may not: ICMP 3/4 to its sender
  *  2. flush     hand everything queued to the kernel and count what became of it
  */
-import { finishPartial } from '../parsers/checksum.ts';
+import { finishPartial, transportChecksumOk } from '../parsers/checksum.ts';
 import { KeyKind } from '../parsers/flow-key.ts';
 import { mayAnswerWithIcmp, writeFragmentationNeeded } from '../parsers/icmp.ts';
 import {
@@ -32,7 +32,7 @@ import {
 } from '../tunnel/segment.ts';
 import { count } from './counters.ts';
 import { type Direction, Gso } from './io.ts';
-import { headersLength, mssOverhead, type Packet, wirePackets } from './packet.ts';
+import { headersLength, isPartial, mssOverhead, type Packet, wirePackets } from './packet.ts';
 import { opposite, type Path, rememberFragments } from './path.ts';
 
 /** Sends that may be queued before a flush; the socket's own queue may be shorter. */
@@ -75,7 +75,10 @@ export class Encapsulator {
     }
     if (packet.length <= innerMtu) return this.wrap(packet, flow);
     if (isTcp) return this.segment(packet, flow, Gso.Tcp4, this.segmentPayload(packet));
-    if (ipv4DontFragment(view, at)) return this.refuse(packet, direction, link);
+    // A fragmented ICMP error would be refused on its way back: its quote cannot be read.
+    if (ipv4DontFragment(view, at) || key.kind === KeyKind.IcmpError) {
+      return this.refuse(packet, direction, link);
+    }
     this.fragment(packet, flow);
   }
 
@@ -92,6 +95,11 @@ export class Encapsulator {
   private sendSuper(packet: Packet, flow: number, direction: Direction, link: number): void {
     const { arena, innerMtu } = this.path;
     const { gso, gsoSize, key } = packet;
+    // Neither a fragment nor an ICMP error, whose key is of the protocol that it quotes.
+    if (key.kind !== KeyKind.Plain) return this.drop(packet, Reason.GsoUnsupported);
+    if (packet.checksumStart !== 0 && !isPartial(packet)) {
+      return this.drop(packet, Reason.VirtioBadChecksum);
+    }
     if (gso === Gso.Tcp4 && key.protocol === Protocol.Tcp) {
       return this.segment(packet, flow, gso, Math.min(gsoSize, this.segmentPayload(packet)));
     }
@@ -120,6 +128,8 @@ export class Encapsulator {
     const headers = headersLength(view, packet, gso);
     // A tunnel too narrow for a byte of payload carries nothing.
     if (payload <= 0) return this.drop(packet, Reason.TooBigSilent);
+    if (packet.length <= headers) return this.drop(packet, Reason.VirtioBadGso);
+    if (!this.mayCompute(packet)) return this.drop(packet, Reason.ChecksumWrong);
     cursor.gso = gso;
     cursor.payloadPerSegment = payload;
     for (;;) {
@@ -129,6 +139,15 @@ export class Encapsulator {
       if (segments === 0) return;
       this.queue(packet, flow, segments, cursor.nextPayload - from + segments * headers);
     }
+  }
+
+  /**
+   * Segments get checksums of their own: a packet that was corrupted on its way would be repaired.
+   * A partial checksum is the host's own packet, or one that the kernel has verified and joined.
+   */
+  private mayCompute(packet: Packet): boolean {
+    const { bytes, view } = this.path.arena;
+    return isPartial(packet) || transportChecksumOk(bytes, view, packet.at);
   }
 
   private fragment(packet: Packet, flow: number): void {

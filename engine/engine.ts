@@ -6,6 +6,7 @@ import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
+import { flowLogByteLength } from './flow-log.ts';
 import { Flows } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
@@ -37,6 +38,7 @@ export const datagramBatch = 32;
  * @param arena the one that the devices and the socket of `io` were opened with
  * @param shared memory of `countersByteLength` bytes for the published counters
  * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
+ * @param flowLog memory of `flowLogByteLength` bytes for what becomes of them; none by default
  */
 export function createEngine(
   io: Io,
@@ -46,6 +48,7 @@ export function createEngine(
   gate: Gate,
   shared: SharedArrayBuffer,
   flowMemory: SharedArrayBuffer,
+  flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
 ): Loop {
   const published = openPublishedCounters(shared);
   const path = {
@@ -53,7 +56,7 @@ export function createEngine(
     arena,
     // A worker that takes over from a dead one goes on counting where it was.
     counters: snapshot(published),
-    flows: new Flows(options.flows, flowMemory),
+    flows: new Flows(options.flows, flowMemory, flowLog),
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
     encapsulation,

@@ -6,12 +6,21 @@
  * index is open addressing with linear probing at a load of at most one half, and deletion shifts
  * back instead of leaving tombstones, so a probe ends at the first empty slot.
  *
+ * A full table makes room by ending, in this order: the flow that closed first; the longest-silent
+ * of those not established, so that a flood of half-open connections competes with itself only; of
+ * a random sample the longest-idle of the others, if it was silent for a second. Two queues keep
+ * the first two; an established flow pays nothing for them.
+ *
  * Nothing here assumes that every packet of a flow is seen: a kernel program may carry some.
  * Ages are in ticks of 100 ms (engine/gate.ts uses the same).
  */
 import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
 import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
+import { hashTuple, RandomWords } from './flow-hash.ts';
+import { FlowEnd, FlowEvent, FlowLogWriter, flowLogByteLength } from './flow-log.ts';
+import { FlowQueues } from './flow-queue.ts';
+import { idleLimit, ticksPerSecond } from './flow-timeouts.ts';
 import type { Direction } from './io.ts';
 
 /** What was decided about a flow. */
@@ -42,21 +51,18 @@ export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 export const noFlow = -1;
 export const tickMs = 100;
 
-const second = 1000 / tickMs;
 /**
- * Idle limits by state. TCP: a handshake is over in the kernel's own SYN retries' first half
- * minute; 2 hours and a bit is the default keepalive (RFC 9293 3.8.4, so an idle but living
- * connection shows itself); a half-closed one may still send. UDP and ICMP: semantics.md section 3.
+ * How far both sides are into the flow. Established: TCP's opener went on after an answer (three
+ * segments of a handshake, the last of which a forger cannot have answered for); of other protocols
+ * one answer will do.
  */
-const tcpTimeouts = Int32Array.of(30 * second, 7500 * second, 300 * second, 10 * second);
-const udpTimeout = 120 * second;
-const icmpTimeout = 30 * second;
-const otherTimeout = 600 * second;
+const Progress = { Unanswered: 0, Answered: 1, Established: 2 } as const;
+const Queue = { Closed: 0, Opening: 1 } as const;
+/** Bits of `closing`: FIN of end A and of end B, and a RST of either. */
+const Closing = { FinA: 1, FinB: 2, Fins: 3, Rst: 4 } as const;
 
-/** How many records are looked at when the table is full and one must go. */
+/** How many records are looked at when the table is full of established flows. */
 const evictionSample = 64;
-/** Random words fetched at once: a call to the system's generator costs microseconds. */
-const randomPool = 1024;
 
 export class Flows {
   readonly capacity: number;
@@ -82,7 +88,10 @@ export class Flows {
   private readonly addressB: Int32Array;
   private readonly ports: Int32Array;
   private readonly hash: Int32Array;
-  private readonly finSeen: Uint8Array;
+  private readonly closing: Uint8Array;
+  private readonly progress: Uint8Array;
+  private readonly queues: FlowQueues;
+  private readonly log: FlowLogWriter;
   private readonly free: Int32Array;
   private freeCount: number;
   private readonly index: Int32Array;
@@ -90,8 +99,7 @@ export class Flows {
   private readonly seed: number;
   private sweepAt = 0;
   private highWater = 0;
-  private readonly random = new Int32Array(randomPool);
-  private randomAt = randomPool;
+  private readonly random = new RandomWords();
 
   // The canonical key of the last find, kept so that insert need not repeat it.
   private keyA = 0;
@@ -101,9 +109,18 @@ export class Flows {
   /** Seeded hash of the tuple that `find` was last asked for, the same in both directions. */
   keyHash = 0;
 
-  /** @param memory flowColumnsByteLength(capacity) bytes; the table's own columns come on top */
-  constructor(capacity: number, memory: SharedArrayBuffer) {
+  /**
+   * @param memory flowColumnsByteLength(capacity) bytes; the table's own columns come on top
+   * @param logMemory a ring (engine/flow-log.ts) for beginnings and ends; none by default
+   */
+  constructor(
+    capacity: number,
+    memory: SharedArrayBuffer,
+    logMemory = new SharedArrayBuffer(flowLogByteLength(0)),
+  ) {
     this.capacity = capacity;
+    this.log = new FlowLogWriter(logMemory);
+    this.queues = new FlowQueues(capacity, 2);
     const slots = 2 ** Math.ceil(Math.log2(capacity * 2));
     this.index = new Int32Array(slots);
     this.mask = slots - 1;
@@ -124,12 +141,13 @@ export class Flows {
     this.addressB = columns.addressB;
     this.ports = columns.ports;
     this.hash = new Int32Array(capacity);
-    this.finSeen = new Uint8Array(capacity);
+    this.closing = new Uint8Array(capacity);
+    this.progress = new Uint8Array(capacity);
     this.free = new Int32Array(capacity);
     this.freeCount = capacity;
     for (let i = 0; i < capacity; i++) this.free[i] = capacity - 1 - i;
     // Secret, so that nobody outside can aim flows at one slot.
-    this.seed = this.nextRandom();
+    this.seed = this.random.next();
   }
 
   /**
@@ -152,7 +170,7 @@ export class Flows {
     const a = sourceFirst ? source : target;
     const b = sourceFirst ? target : source;
     const ports = sourceFirst ? (sourcePort << 16) | targetPort : (targetPort << 16) | sourcePort;
-    const hash = mix(a, b, ports, protocol, this.seed);
+    const hash = hashTuple(a, b, ports, protocol, this.seed);
     this.keyA = a;
     this.keyB = b;
     this.keyPorts = ports;
@@ -193,7 +211,7 @@ export class Flows {
     this.hash[flow] = this.keyHash;
     this.localIsA[flow] = direction === 0 ? this.sourceIsA : 1 - this.sourceIsA;
     this.link[flow] = link;
-    this.restart(flow, direction, verdict, nowTick);
+    this.begin(flow, direction, verdict, nowTick);
     let slot = this.keyHash & this.mask;
     while (this.index[slot] !== 0) slot = (slot + 1) & this.mask;
     this.index[slot] = flow + 1;
@@ -205,6 +223,11 @@ export class Flows {
    * counters. The caller describes what decided it.
    */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
+    this.writeEnd(flow, FlowEnd.Replaced);
+    this.begin(flow, direction, verdict, nowTick);
+  }
+
+  private begin(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
     const { columns } = this;
     columns.opener[flow] = direction;
     columns.firstSeen[flow] = nowTick;
@@ -214,16 +237,19 @@ export class Flows {
     columns.bytes[2 * flow + 1] = 0;
     this.verdict[flow] = verdict;
     this.state[flow] = FlowState.Opening;
-    this.finSeen[flow] = 0;
-    this.cookie[flow] = this.nextRandom();
+    this.closing[flow] = 0;
+    this.progress[flow] = Progress.Unanswered;
+    this.queues.join(Queue.Opening, flow);
+    this.cookie[flow] = this.random.next();
     this.lastSeen[flow] = nowTick;
   }
 
-  /** Note which rule of which policy decided the flow. */
+  /** Note which rule of which policy decided the flow that has just begun. */
   describe(flow: number, rule: number, generation: number, onFailure: OnFailure): void {
     this.columns.rule[flow] = rule;
     this.columns.generation[flow] = generation;
     this.onFailure[flow] = onFailure;
+    this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 
   /** Count what the host sent (egress) or the network brought (ingress). */
@@ -261,15 +287,37 @@ export class Flows {
    */
   touch(flow: number, tcpFlags: number, nowTick: number): void {
     this.lastSeen[flow] = nowTick;
+    if (this.progress[flow] !== Progress.Established) this.advance(flow, tcpFlags);
     if (tcpFlags === 0) return;
     if ((tcpFlags & TcpFlag.Rst) !== 0) {
-      this.state[flow] = FlowState.Closed;
+      this.closing[flow] |= Closing.Rst;
+      this.close(flow);
     } else if ((tcpFlags & TcpFlag.Fin) !== 0) {
-      this.finSeen[flow] |= this.sourceIsA === 1 ? 1 : 2;
-      this.state[flow] = this.finSeen[flow] === 3 ? FlowState.Closed : FlowState.HalfClosed;
+      this.closing[flow] |= this.sourceIsA === 1 ? Closing.FinA : Closing.FinB;
+      if ((this.closing[flow] & Closing.Fins) === Closing.Fins) this.close(flow);
+      else this.state[flow] = FlowState.HalfClosed;
     } else if (this.state[flow] === FlowState.Opening && (tcpFlags & TcpFlag.Syn) === 0) {
       this.state[flow] = FlowState.Open;
     }
+  }
+
+  /** A packet of a flow that is not established; `find` or `select` was asked for it. */
+  private advance(flow: number, tcpFlags: number): void {
+    if (this.state[flow] === FlowState.Closed) return;
+    const isTcp = this.protocol[flow] === Protocol.Tcp;
+    if (this.directionOf(flow) !== this.columns.opener[flow]) {
+      if (!isTcp) this.progress[flow] = Progress.Established;
+      else if (tcpFlags !== 0) this.progress[flow] = Progress.Answered;
+    } else if (isTcp && tcpFlags !== 0 && (tcpFlags & TcpFlag.Syn) === 0) {
+      if (this.progress[flow] === Progress.Answered) this.progress[flow] = Progress.Established;
+    }
+    if (this.progress[flow] === Progress.Established) this.queues.leave(flow);
+    else this.queues.join(Queue.Opening, flow);
+  }
+
+  private close(flow: number): void {
+    this.state[flow] = FlowState.Closed;
+    this.queues.join(Queue.Closed, flow);
   }
 
   /** Look at up to `budget` records and remove those idle for longer than their state allows. */
@@ -278,12 +326,26 @@ export class Flows {
     for (let step = 0; step < steps; step++) {
       if (this.sweepAt >= this.highWater) this.sweepAt = 0;
       const flow = this.sweepAt++;
-      if (this.used[flow] === 1 && nowTick - this.lastSeen[flow] > this.timeout(flow))
-        this.remove(flow);
+      if (
+        this.used[flow] === 1 &&
+        nowTick - this.lastSeen[flow] >
+          idleLimit(this.protocol[flow], this.state[flow] as FlowState)
+      )
+        this.remove(flow, FlowEnd.Idle);
     }
   }
 
-  remove(flow: number): void {
+  /** Write down that the agent no longer sees what is left, as far as the log has room. */
+  writeStop(): void {
+    for (let flow = 0; flow < this.highWater; flow++) {
+      if (this.used[flow] === 1) this.writeEnd(flow, FlowEnd.Stop);
+    }
+  }
+
+  /** @param end why, unless its own sides have ended it */
+  remove(flow: number, end: FlowEnd): void {
+    this.writeEnd(flow, end);
+    this.queues.leave(flow);
     let hole = this.hash[flow] & this.mask;
     while (this.index[hole] !== flow + 1) hole = (hole + 1) & this.mask;
     // Shift back what probed past the hole (Knuth 6.4, algorithm R).
@@ -300,57 +362,39 @@ export class Flows {
     this.count--;
   }
 
-  /** Idle ticks after which the flow is gone. */
-  private timeout(flow: number): number {
-    switch (this.protocol[flow]) {
-      case Protocol.Tcp:
-        return tcpTimeouts[this.state[flow]];
-      case Protocol.Udp:
-        return udpTimeout;
-      case Protocol.Icmp:
-        return icmpTimeout;
-      default:
-        return otherTimeout;
-    }
+  /** Make room, as the head of this file says. A table full of busy flows evicts nothing. */
+  private evict(nowTick: number): void {
+    let victim = this.queues.oldest(Queue.Closed);
+    if (victim === noFlow) victim = this.queues.oldest(Queue.Opening);
+    if (victim === noFlow) victim = this.idlest(nowTick);
+    if (victim === noFlow) return;
+    this.remove(victim, FlowEnd.Evicted);
+    this.evicted++;
   }
 
-  /**
-   * Make room: of a random sample the longest-idle closed flow, else the longest-idle one that has
-   * been silent for a second. A table full of busy flows evicts nothing.
-   */
-  private evict(nowTick: number): void {
+  /** Of a random sample the longest-idle half-closed flow, else the longest-idle one. */
+  private idlest(nowTick: number): number {
     let victim = noFlow;
-    let victimScore = second;
+    let victimScore: number = ticksPerSecond;
     for (let step = 0; step < evictionSample; step++) {
-      const flow = (this.nextRandom() >>> 0) % this.capacity;
+      const flow = (this.random.next() >>> 0) % this.capacity;
       if (this.used[flow] === 0) continue;
       const idle = nowTick - this.lastSeen[flow];
-      const score = this.state[flow] >= FlowState.HalfClosed ? idle + 1_000_000 : idle;
+      const preferred = idle > ticksPerSecond && this.state[flow] === FlowState.HalfClosed;
+      const score = preferred ? idle + 1_000_000_000 : idle;
       if (score > victimScore) {
         victim = flow;
         victimScore = score;
       }
     }
-    if (victim === noFlow) return;
-    this.remove(victim);
-    this.evicted++;
+    return victim;
   }
 
-  private nextRandom(): number {
-    if (this.randomAt === randomPool) {
-      crypto.getRandomValues(this.random);
-      this.randomAt = 0;
+  private writeEnd(flow: number, otherwise: FlowEnd): void {
+    let end = otherwise;
+    if (this.state[flow] === FlowState.Closed) {
+      end = (this.closing[flow] & Closing.Rst) !== 0 ? FlowEnd.Rst : FlowEnd.Fin;
     }
-    return this.random[this.randomAt++];
+    this.log.write(this.columns, flow, FlowEvent.End, end);
   }
-}
-
-/** MurmurHash3's finaliser over the words of the key (public domain, Austin Appleby). */
-function mix(a: number, b: number, ports: number, protocol: number, seed: number): number {
-  let h = seed ^ a;
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b) ^ b;
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35) ^ ports;
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b) ^ protocol;
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return h ^ (h >>> 16);
 }

@@ -187,6 +187,11 @@ export interface Readiness {
 
 export type Io = {
   readonly devices: readonly PacketDevice[];
+  /**
+   * Queues that only packets which open a TCP connection come by, each beside the one of `devices`
+   * with its index: read, never written. Empty where there are none.
+   */
+  readonly openers: readonly PacketDevice[];
   readonly socket: TunnelSocket;
   readonly steering: Steering;
   readonly clock: Clock;

@@ -4,7 +4,7 @@
  * (gate, counters, a stop word), read or written once a breath.
  */
 import { innerMtu } from '../tunnel/encapsulation.ts';
-import { hasOverrides, type Policy } from './classifier/lookup.ts';
+import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure, tickMs } from './flows.ts';
@@ -14,6 +14,7 @@ import {
   createPacketBatch,
   type DatagramBatch,
   type PacketBatch,
+  type PacketDevice,
   SteeringMode,
 } from './io.ts';
 import { GateView, type Path } from './path.ts';
@@ -24,10 +25,20 @@ import { Reinject } from './reinject.ts';
 const sleepMs = 100;
 /** Flow records looked at per tick: a full default table is seen through in 7 s. */
 const sweepPerTick = 16384;
+/**
+ * A breath takes this part of a batch from the queues of packets that open a connection: each costs
+ * more than one of a known flow, and a flood of them must leave time for those.
+ */
+const openersShare = 4;
 /** After a stop: how long packets that are on their way back are still delivered. */
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
+/**
+ * What every IPv4 link carries (RFC 791 section 3.2). A path that leaves less is not one for IPv4:
+ * what is sent all the same is refused and counted.
+ */
+const minimumMtu = 68;
 
 /**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
@@ -48,11 +59,12 @@ export class Loop {
   private readonly shared: PublishedCounters;
   private readonly mtuLimit: number;
   private readonly packets: PacketBatch;
+  private readonly openers: PacketBatch;
   private readonly datagrams: DatagramBatch;
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
-  private overrides: boolean;
+  private rulesHold: boolean;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
   private stopping = false;
@@ -65,12 +77,14 @@ export class Loop {
     this.gate = gate;
     this.shared = shared;
     this.mtuLimit = mtuLimit;
-    this.packets = createPacketBatch(path.arena.deviceSlots);
+    const slots = path.arena.deviceSlots;
+    this.packets = createPacketBatch(slots);
+    this.openers = createPacketBatch(slots.subarray(0, Math.ceil(slots.length / openersShare)));
     this.datagrams = createDatagramBatch(path.arena.datagramSlots);
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
-    this.overrides = hasOverrides(path.policy);
+    this.rulesHold = decidesWhileClosed(path.policy);
     path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
   }
@@ -85,18 +99,25 @@ export class Loop {
     this.lookAtGate(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
-      const device = path.devices[queue];
-      const read = device.read(this.packets);
-      if (read === 0) continue;
-      work += read;
-      this.redirect.process(this.packets, device, queue >> 1);
-      this.encapsulator.flush();
+      work += this.take(path.devices[queue], this.packets, queue);
+    }
+    for (let queue = 0; queue < io.openers.length; queue++) {
+      work += this.take(io.openers[queue], this.openers, queue);
     }
     if (this.encapsulator.narrowed) this.updateMtu();
     const received = io.socket.receive(this.datagrams);
     if (received > 0) this.reinject.process(this.datagrams);
     if (path.nowTick !== this.lastTick) this.tick();
     return work + received;
+  }
+
+  /** Redirect what `device` has for the direction and interface of `queue`; how much it was. */
+  private take(device: PacketDevice, batch: PacketBatch, queue: number): number {
+    const read = device.read(batch);
+    if (read === 0) return 0;
+    this.redirect.process(batch, this.path.devices[queue], queue >> 1);
+    this.encapsulator.flush();
+    return read;
   }
 
   /**
@@ -120,13 +141,14 @@ export class Loop {
       if (this.breathe() === 0) readiness.wait(10);
     }
     this.reinject.expireHeld(Number.POSITIVE_INFINITY);
+    this.path.flows.writeStop();
     this.publish();
   }
 
   /** Replace the policy for new flows; flows that are known keep their verdict. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
-    this.overrides = hasOverrides(policy);
+    this.rulesHold = decidesWhileClosed(policy);
     this.path.io.steering.adopt(policy.generation);
   }
 
@@ -141,9 +163,9 @@ export class Loop {
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
     if (this.stopping || !this.gate.isOpen(nowMs)) {
-      view = before || !(drops || this.overrides) ? GateView.Pass : GateView.Closed;
+      view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
-      else mode = this.overrides ? SteeringMode.RedirectAll : SteeringMode.Drop;
+      else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
@@ -170,12 +192,15 @@ export class Loop {
     this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
     const pathMtu = path.io.socket.pathMtu(path.peer);
-    if (pathMtu > 0) path.innerMtu = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    if (pathMtu <= 0) return;
+    const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
+    path.innerMtu = Math.max(inner, minimumMtu);
   }
 
   private publish(): void {
     const { counters, flows, innerMtu, policy } = this.path;
     counters.gauges[Gauge.Flows] = flows.count;
+    counters.gauges[Gauge.FlowsEvicted] = flows.evicted;
     counters.gauges[Gauge.InnerMtu] = innerMtu;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;

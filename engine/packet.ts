@@ -2,9 +2,10 @@
  * The packet at hand: where it lies, what the device said of it, and its key. One record, reused
  * for every packet of a batch; whoever processes a batch fills it and hands it to the steps.
  */
-import { createFlowKey, type FlowKey } from '../parsers/flow-key.ts';
-import { tcpHeaderLength } from '../parsers/tcp.ts';
-import { udpHeaderLength } from '../parsers/udp.ts';
+import { createFlowKey, type FlowKey, KeyKind } from '../parsers/flow-key.ts';
+import { Protocol } from '../parsers/ipv4.ts';
+import { tcpChecksumOffset, tcpHeaderLength } from '../parsers/tcp.ts';
+import { udpChecksumOffset, udpHeaderLength } from '../parsers/udp.ts';
 import { Gso, type PacketBatch } from './io.ts';
 
 export type Packet = {
@@ -45,6 +46,30 @@ export function headersLength(view: DataView, packet: Packet, gso: Gso): number 
   const { transportAt } = packet.key;
   const transportLength = gso === Gso.Tcp4 ? tcpHeaderLength(view, transportAt) : udpHeaderLength;
   return transportAt - packet.at + transportLength;
+}
+
+/** Whether the checksum that the kernel left to be finished is TCP's or UDP's own. */
+export function isPartial({ at, checksumOffset, checksumStart, key }: Packet): boolean {
+  const offset = key.protocol === Protocol.Tcp ? tcpChecksumOffset : udpChecksumOffset;
+  return checksumStart === key.transportAt - at && checksumOffset === offset;
+}
+
+/**
+ * Whether finishing a partial checksum changes nothing that was decided by: not the IPv4 header,
+ * not ports or lengths. The device knows of none of these; a guest may have written what it says.
+ * The checksum of a packet within a tunnel lies deeper than its own transport's. For a packet whose
+ * key has been read.
+ */
+export function isPartialInPlace(packet: Packet): boolean {
+  const { at, checksumOffset, checksumStart, key, length } = packet;
+  const field = checksumStart + checksumOffset;
+  // Linux completes a checksum before it fragments, and those of ICMP are never partial.
+  if (key.kind !== KeyKind.Plain || field + 2 > length) return false;
+  if (isPartial(packet)) return true;
+  if (key.protocol === Protocol.Tcp || key.protocol === Protocol.Icmp) return false;
+  const transport = key.transportAt - at;
+  const behind = key.protocol === Protocol.Udp ? transport + udpHeaderLength : transport;
+  return checksumStart >= behind;
 }
 
 /** IPv4 and TCP headers without options: what an MSS does not count (RFC 9293 3.7.1). */

@@ -28,7 +28,7 @@ import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
-import { createPacket, loadPacket, type Packet, wirePackets } from './packet.ts';
+import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 
 export class Redirect {
@@ -171,7 +171,11 @@ export class Redirect {
     if (bad !== Reason.Ok) return bad;
     if (!ipv4ChecksumOk(view, at)) return Reason.Ipv4BadChecksum;
     packet.length = ipv4TotalLength(view, at);
-    return readFlowKey(view, at, packet.key);
+    const badKey = readFlowKey(view, at, packet.key);
+    if (badKey !== Reason.Ok) return badKey;
+    return packet.checksumStart === 0 || isPartialInPlace(packet)
+      ? Reason.Ok
+      : Reason.VirtioBadChecksum;
   }
 
   /**
@@ -235,7 +239,8 @@ export class Redirect {
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
     const { packet, path } = this;
     const { flows } = path;
-    flows.touch(flow, flags, path.nowTick);
+    // An error is about the flow and not of it: it keeps nothing alive.
+    if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
     flows.account(flow, device.direction, wirePackets(packet), packet.length);
     if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
       return this.end(Reason.DroppedGateClosed);

@@ -2,10 +2,11 @@
  * The telemetry worker as the main thread sees it: started, listened to, restarted with the gate
  * closed when it dies, stopped within a bounded time.
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { TelemetryConfig } from './config.ts';
 import { Deaths } from './deaths.ts';
 import { type Gate, GateCause } from './gate.ts';
+import { startWorker } from './start-worker.ts';
 import type { StateChange } from './telemetry.ts';
 import type { TelemetryCredentials } from './telemetry-client.ts';
 import type { AgentIdentity } from './telemetry-report.ts';
@@ -37,10 +38,6 @@ export type TelemetryListener = {
 
 /** Beyond `timeout`, for a worker that is asked to stop: then it is terminated. */
 const stopMarginMs = 1_000;
-
-const workerFile = import.meta.filename.endsWith('.ts')
-  ? './telemetry.worker.ts'
-  : './telemetry.worker.js';
 
 export class TelemetryThread {
   private readonly data: TelemetryWorkerData;
@@ -81,7 +78,7 @@ export class TelemetryThread {
   }
 
   private start(): Worker {
-    const worker = new Worker(new URL(workerFile, import.meta.url), {
+    const worker = startWorker('./telemetry.worker', import.meta.url, {
       name: 'telemetry',
       workerData: this.data,
     });

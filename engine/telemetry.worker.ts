@@ -83,4 +83,5 @@ async function main(data: TelemetryWorkerData): Promise<void> {
   tell({ type: 'stopped', failure: failure?.message ?? '' });
 }
 
-await main(workerData as TelemetryWorkerData);
+// No await out here: a bundle is a script, which has none. A rejection ends the worker.
+void main(workerData as TelemetryWorkerData);

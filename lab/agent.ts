@@ -52,6 +52,9 @@ export type AgentOptions = {
   readonly settings?: Readonly<Record<string, Record<string, unknown>>>;
   /** Keys of the top level that are not sections: rules, sets, default. */
   readonly top?: Readonly<Record<string, unknown>>;
+  /** What to start instead of `agentCommand`: a program, and arguments before the agent's own. */
+  readonly command?: readonly [string, ...string[]];
+  readonly environment?: Record<string, string>;
   /** Lines of the agent's log; collected when nobody takes them. */
   readonly onLine?: (line: string) => void;
 };
@@ -105,9 +108,10 @@ export class Agent {
 /** Writes the configuration and starts the agent in the host; does not wait for it. */
 export function startAgent(host: Namespace, options: AgentOptions): Agent {
   const configPath = writeAgentConfig(options);
-  const args = ['run', '--config', configPath];
-  const program = start(host, agentCommand, args, {
+  const [command, ...before] = options.command ?? [agentCommand];
+  const program = start(host, command, [...before, 'run', '--config', configPath], {
     graceMs,
+    environment: options.environment ?? {},
     ...(options.onLine === undefined ? {} : { onLine: options.onLine }),
   });
   program.child.stdin?.end();

@@ -63,6 +63,8 @@ import {
 export type SteeringCounters = Readonly<Record<CounterName, { packets: number; bytes: number }>>;
 
 export interface AttachedSteering {
+  /** How the programs are on their hooks: `TCX` or `clsact`. */
+  readonly method: string;
   /** For `openSteering` in another thread. */
   readonly controlFd: Fd;
   readonly verdictFd: Fd;
@@ -195,6 +197,7 @@ function attachAll(
   keepOrLetGo(places, policy);
   for (const leftover of leftovers) leftover.release();
   return {
+    method: method.name,
     controlFd: maps.control,
     verdictFd: maps.flows,
     readCounters: () => readCounters(maps.counters),

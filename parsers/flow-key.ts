@@ -34,6 +34,8 @@ import { Reason } from './reason.ts';
 import { checkTcp, tcpDestinationPort, tcpMinimumHeaderLength, tcpSourcePort } from './tcp.ts';
 import { checkUdp, udpDestinationPort, udpHeaderLength, udpLength, udpSourcePort } from './udp.ts';
 
+/** RFC 791: total length is 16 bits, also that of a datagram put together from its fragments. */
+const ipv4MaximumLength = 65535;
 /** "The internet header plus 64 bits of the original datagram" (RFC 792). */
 const quotedTransportLength = 8;
 
@@ -82,7 +84,7 @@ export function readFlowKey(view: DataView, at: number, key: FlowKey): Reason {
   key.end = at + ipv4TotalLength(view, at);
   if (offset !== 0) {
     key.kind = KeyKind.LaterFragment;
-    return checkLaterFragment(key.protocol, offset);
+    return checkLaterFragment(key.protocol, offset, key.end - at);
   }
   key.kind = more ? KeyKind.FirstFragment : KeyKind.Plain;
   switch (key.protocol) {
@@ -98,10 +100,13 @@ export function readFlowKey(view: DataView, at: number, key: FlowKey): Reason {
 }
 
 /**
- * RFC 3128 names offset 8, which replaces the flags; 16 would replace checksum and urgent pointer.
- * Neither can be honest, as a first fragment holds at least 20 bytes.
+ * No datagram is longer. Cut again, the parts past the end would count from its start (the field
+ * wraps) and lie over the transport header. RFC 3128 names offset 8, which replaces the flags; 16
+ * would replace checksum and urgent pointer. Neither can be honest, as a first fragment holds at
+ * least 20 bytes.
  */
-function checkLaterFragment(protocol: number, offset: number): Reason {
+function checkLaterFragment(protocol: number, offset: number, totalLength: number): Reason {
+  if (offset + totalLength > ipv4MaximumLength) return Reason.FragmentPastEnd;
   const overlaps = protocol === Protocol.Tcp && offset < tcpMinimumHeaderLength;
   return overlaps ? Reason.FragmentOverlap : Reason.Ok;
 }

@@ -86,6 +86,11 @@ const rows = {
     'dropped',
     'a fragment that overlaps its transport header (RFC 3128)',
   ],
+  FragmentPastEnd: [
+    'fragment-past-end',
+    'dropped',
+    'a fragment that reaches past the end of the largest packet',
+  ],
   FragmentUnmatched: [
     'fragment-unmatched',
     'dropped',
@@ -95,6 +100,11 @@ const rows = {
     'fragments-full',
     'dropped',
     'too many fragments are waiting for their first one',
+  ],
+  ChecksumWrong: [
+    'checksum-wrong',
+    'dropped',
+    'must be cut, which computes its checksum anew, and the one it has is wrong',
   ],
   GsoUnsupported: ['gso-unsupported', 'dropped', 'a super-packet of a kind that cannot be cut'],
 

@@ -25,7 +25,10 @@ export const layers: Readonly<Record<string, Layer>> = {
   cli: { files: product, node: 'all', packages: 'all' },
   // A judge must not share the mistakes of what it judges.
   lab: { files: ['linux/'], node: 'all', packages: 'all' },
-  bench: { files: [...product, 'lab/', 'scripts/'], node: 'all', packages: 'all' },
+  // Benches measure what tests generate.
+  bench: { files: [...product, 'lab/', 'scripts/', 'test/model/'], node: 'all', packages: 'all' },
+  // What it builds with is in its own node_modules, and loaded from there.
+  packaging: { files: [], node: 'all', packages: [] },
   scripts: { files: [], node: 'all', packages: [] },
   test: { files: [...product, 'cli/', 'lab/', 'bench/', 'scripts/'], node: 'all', packages: 'all' },
 };

@@ -32,7 +32,7 @@ const checks = [
     needs: 'biome.json',
   },
   script('tidy', 'scripts/tidy.ts'),
-  script('fuzz', 'scripts/fuzz.ts', 'smoke'),
+  script('fuzz', 'test/fuzz/main.ts', 'smoke'),
   script('bench', 'bench/micro.bench.ts', '--smoke'),
 ];
 

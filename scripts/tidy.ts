@@ -24,9 +24,11 @@ const entries: readonly RegExp[] = [
   /\.test\.ts$/,
   /\.bench\.ts$/,
   /\.d\.ts$/,
-  /^scripts\/(test|tidy|fuzz|abi-golden)\.ts$/,
+  // What a bundle has in the place of other files.
+  /^packaging\/embedded\//,
   // Programs that tests start in a namespace.
   /^test\/net\/(cap-watcher|raw-sender|segment-sender|steering-agent)\.ts$/,
+  /^scripts\/(test|tidy|abi-golden)\.ts$/,
 ];
 
 const reasonFile = 'parsers/reason.ts';
@@ -209,7 +211,6 @@ export function readTree(root: string): Tree {
     ...folders.flatMap((folder) => filesUnder(root, folder)),
     ...filesUnder(root, 'docs'),
     ...filesUnder(root, 'bin'),
-    ...filesUnder(root, 'packaging'),
     ...['README.md', 'CONTRIBUTING.md', 'package.json', '.ci/run'],
   ].filter((path) => /\.(ts|md|sh)$|^package\.json$|^[^.]*$|^\.ci\//.test(path));
   const tree = new Map<string, string>();
@@ -227,7 +228,8 @@ function filesUnder(root: string, folder: string): string[] {
   try {
     return readdirSync(resolve(root, folder), { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile())
-      .map((entry) => resolve(entry.parentPath, entry.name).slice(resolve(root).length + 1));
+      .map((entry) => resolve(entry.parentPath, entry.name).slice(resolve(root).length + 1))
+      .filter((path) => !path.includes('/node_modules/'));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;

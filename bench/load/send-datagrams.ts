@@ -6,8 +6,9 @@
  *
  *     node send-datagrams.js ADDRESS PORT
  *
- * Takes lines `SIZE RATE SECONDS JOINED` (UDP payload in bytes, datagrams a second, how many are
- * joined) and answers each with a line of JSON when it is done. Says `ready` first.
+ * Takes lines `TRIAL SIZE RATE SECONDS JOINED` (a number that each datagram begins with, bytes of
+ * UDP payload, datagrams a second, how many are joined) and answers each with a line of JSON when
+ * it is done. Says `ready` first.
  */
 import { writeSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -52,8 +53,9 @@ for (let index = 0; index < batch; index++) {
 const lock = new Int32Array(new SharedArrayBuffer(4));
 writeSync(1, 'ready\n');
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const [size = 0, rate = 0, seconds = 0, joined = 1] = line.split(' ').map(Number);
-  writeSync(1, `${JSON.stringify(run(size, rate, seconds, joined))}\n`);
+  const [trial = 0, size = 0, rate = 0, seconds = 0, joined = 1] = line.split(' ').map(Number);
+  prepare(trial, size, joined);
+  writeSync(1, `${JSON.stringify(run(rate, seconds, joined))}\n`);
 });
 
 function open(to: string, toPort: number): Fd {
@@ -67,11 +69,17 @@ function open(to: string, toPort: number): Fd {
   return opened;
 }
 
-function run(size: number, rate: number, seconds: number, joined: number): Sent {
+function prepare(trial: number, size: number, joined: number): void {
   if (size * joined > longest) throw new RangeError(`${joined} x ${size} bytes are too many`);
   vector.view.setUint32(abi.iovec.iov_len, size * joined, LITTLE_ENDIAN);
   option.view.setInt32(0, joined > 1 ? size : 0, LITTLE_ENDIAN);
   check(setsockopt(fd, abi.SOL_UDP, abi.UDP_SEGMENT, option.address, 4), 'UDP_SEGMENT');
+  for (let index = 0; index < joined; index++) {
+    payload.view.setUint32(index * size, trial, LITTLE_ENDIAN);
+  }
+}
+
+function run(rate: number, seconds: number, joined: number): Sent {
   const begun = performance.now();
   const lastsMs = seconds * 1000;
   let sent = 0;

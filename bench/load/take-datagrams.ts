@@ -1,15 +1,17 @@
 /**
- * Takes UDP datagrams and counts them. Whenever it has been quiet after some, it prints how many
- * have come in all, as one line of JSON.
+ * Takes UDP datagrams and counts those of the latest trial, the number that each begins with. Says
+ * `ready`, then now and then, and when it has become quiet, how many have come, as a line of JSON.
  *
  *     node take-datagrams.js PORT
  */
 import { writeSync } from 'node:fs';
+import { constants } from 'node:os';
 import * as abi from '../../linux/abi/net.ts';
 import {
   allocate,
   bind,
   check,
+  errno,
   type Fd,
   LITTLE_ENDIAN,
   recvmmsg,
@@ -19,22 +21,32 @@ import {
 } from '../../linux/syscall.ts';
 import { writeAddress } from './address.ts';
 
+export type Taken = { readonly trial: number; readonly taken: number };
+
 const batch = 64;
 const longest = 2048;
 /** A second of the highest rates: it must not be the receiver that loses. */
 const receiveBuffer = 64 << 20;
-const quietMs = 40;
+const quietMs = 20;
+const tellEveryMs = 100;
 /** asm-generic/socket.h, bits/socket.h */
 const SO_RCVTIMEO = 20;
 const MSG_WAITFORONE = 0x10000;
 
-run(Number(process.argv[2]));
+/** The kernel knows these by address alone; held together, none is collected while one is used. */
+const regions = {
+  vectors: allocate(batch * abi.iovec.size),
+  messages: allocate(batch * abi.mmsghdr.size),
+  space: allocate(batch * longest),
+};
 
-function run(port: number): never {
-  const fd = open(port);
-  const vectors = allocate(batch * abi.iovec.size);
-  const messages = allocate(batch * abi.mmsghdr.size);
-  const space = allocate(batch * longest);
+const fd = open(Number(process.argv[2]));
+prepare();
+writeSync(1, 'ready\n');
+run();
+
+function prepare(): void {
+  const { vectors, messages, space } = regions;
   for (let index = 0; index < batch; index++) {
     const vectorAt = index * abi.iovec.size;
     setPointer(vectors.view, vectorAt + abi.iovec.iov_base, space.address + index * longest);
@@ -43,18 +55,37 @@ function run(port: number): never {
     setPointer(messages.view, at + abi.msghdr.msg_iov, vectors.address + vectorAt);
     messages.view.setUint32(at + abi.msghdr.msg_iovlen, 1, LITTLE_ENDIAN);
   }
-  writeSync(1, `${JSON.stringify({ taken: 0 })}\n`);
+}
+
+function run(): never {
+  let trial = 0;
   let taken = 0;
   let told = 0;
+  let tellAt = 0;
   for (;;) {
-    const count = recvmmsg(fd, messages.address, batch, MSG_WAITFORONE, 0);
-    if (count > 0) {
-      taken += count;
-    } else if (taken !== told) {
-      writeSync(1, `${JSON.stringify({ taken })}\n`);
-      told = taken;
+    const count = recvmmsg(fd, regions.messages.address, batch, MSG_WAITFORONE, 0);
+    if (count < 0 && !isQuiet(errno())) check(count, 'recvmmsg');
+    for (let index = 0; index < count; index++) {
+      const id = regions.space.view.getUint32(index * longest, LITTLE_ENDIAN);
+      // What comes late of an earlier trial counts for none.
+      if (id < trial) continue;
+      if (id > trial) {
+        trial = id;
+        taken = 0;
+        told = 0;
+      }
+      taken++;
     }
+    if (taken === told || (count > 0 && performance.now() < tellAt)) continue;
+    told = taken;
+    tellAt = performance.now() + tellEveryMs;
+    writeSync(1, `${JSON.stringify({ trial, taken } satisfies Taken)}\n`);
   }
+}
+
+/** SO_RCVTIMEO, or a signal. */
+function isQuiet(code: number): boolean {
+  return code === constants.errno.EAGAIN || code === constants.errno.EINTR;
 }
 
 function open(port: number): Fd {

@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import { type Program, start, until } from '../../lab/program.ts';
 import type { Sent } from '../load/send-datagrams.ts';
+import type { Taken } from '../load/take-datagrams.ts';
 import { lastWords } from '../measure.ts';
 import { type Cost, startMeter } from '../meters.ts';
 import type { Path } from '../peer.ts';
@@ -9,10 +10,10 @@ import type { Path } from '../peer.ts';
 const sendFile = fileURLToPath(new URL('../load/send-datagrams.js', import.meta.url));
 const takeFile = fileURLToPath(new URL('../load/take-datagrams.js', import.meta.url));
 const graceMs = 10_000;
-/** The sink speaks when it has been quiet for 40 ms. */
-const quietMs = 100;
-/** Queues on the way may hold megabytes; when nothing at all arrives, this is waited for. */
-const drainLimitMs = 2000;
+/** The sink speaks every 100 ms while something comes. Then it is over. */
+const quietMs = 400;
+/** Queues on the way may hold megabytes. */
+const drainLimitMs = 5000;
 
 export type Trial = {
   /** Datagrams a second that were sent and that arrived. */
@@ -30,13 +31,21 @@ export class Datagrams {
   private readonly path: Path;
   private readonly sender: Program;
   private readonly sink: Program;
+  /** What the sender said; the first is that it is ready. */
   private readonly answers: string[] = [];
-  private readonly counts: number[] = [];
+  private sinkReady = false;
+  private seen: Taken = { trial: 0, taken: 0 };
+  private seenAtMs = 0;
+  private trials = 0;
 
   private constructor(path: Path, port: number) {
     this.path = path;
     this.sink = start(path.server, process.execPath, [takeFile, String(port)], {
-      onLine: (line) => this.counts.push((JSON.parse(line) as { taken: number }).taken),
+      onLine: (line) => {
+        if (this.sinkReady) this.seen = JSON.parse(line) as Taken;
+        this.sinkReady = true;
+        this.seenAtMs = performance.now();
+      },
     });
     this.sender = start(path.client, process.execPath, [sendFile, path.address, String(port)], {
       onLine: (line) => this.answers.push(line),
@@ -50,7 +59,7 @@ export class Datagrams {
       for (const program of [opened.sender, opened.sink]) {
         if (program.exitCode !== undefined) throw new Error(lastWords(program));
       }
-      return opened.answers.length > 0 && opened.counts.length > 0;
+      return opened.answers.length > 0 && opened.sinkReady;
     });
     return opened;
   }
@@ -60,25 +69,23 @@ export class Datagrams {
    * count what arrives.
    */
   async trial(size: number, rate: number, seconds: number, joined = 1): Promise<Trial> {
-    const before = this.counts.at(-1) ?? 0;
     const { answers, sender } = this;
+    const trial = ++this.trials;
     const asked = answers.length;
-    const told = this.counts.length;
     const stop = startMeter(this.path.pid);
-    sender.write(`${size} ${rate} ${seconds} ${joined}`);
+    sender.write(`${trial} ${size} ${rate} ${seconds} ${joined}`);
     await until('the generator ends', seconds * 1000 + graceMs, () => {
       if (sender.exitCode !== undefined) throw new Error(`generator: ${lastWords(sender)}`);
       return answers.length > asked;
     });
     const cost = stop();
-    const result = JSON.parse(answers.at(-1)!) as Sent;
-    await this.settle(told);
-    const taken = (this.counts.at(-1) ?? 0) - before;
+    const { sent, seconds: lasted } = JSON.parse(answers.at(-1)!) as Sent;
+    const taken = await this.settle(trial, sent);
     return {
-      offered: result.sent / result.seconds,
-      arrived: taken / result.seconds,
+      offered: sent / lasted,
+      arrived: taken / lasted,
       taken,
-      loss: result.sent === 0 ? 1 : Math.max(0, 1 - taken / result.sent),
+      loss: sent === 0 ? 1 : Math.max(0, 1 - taken / sent),
       cost,
     };
   }
@@ -87,13 +94,14 @@ export class Datagrams {
     await Promise.all([this.sender.stop('SIGKILL'), this.sink.stop('SIGKILL')]);
   }
 
-  /** Until the sink has told what it took, and nothing more has come for a while. */
-  private async settle(told: number): Promise<void> {
-    const deadline = performance.now() + drainLimitMs;
-    let seen = -1;
-    while (performance.now() < deadline && (seen !== this.counts.length || seen === told)) {
-      seen = this.counts.length;
-      await new Promise((resolve) => setTimeout(resolve, quietMs));
-    }
+  /** How many have come when all have, or when nothing more comes. */
+  private async settle(trial: number, sent: number): Promise<number> {
+    const begun = performance.now();
+    const taken = () => (this.seen.trial === trial ? this.seen.taken : 0);
+    await until('everything has arrived', drainLimitMs, () => {
+      const quietSince = Math.max(begun, this.seenAtMs);
+      return taken() >= sent || performance.now() - quietSince > quietMs;
+    }).catch(() => {});
+    return taken();
   }
 }

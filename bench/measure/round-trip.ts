@@ -41,8 +41,6 @@ async function exchange(path: Path, effort: Effort, protocol: Protocol): Promise
 
 /** sockperf's own words come late; the kernel knows. */
 async function listening(path: Path, protocol: Protocol): Promise<void> {
-  const wanted = port.toString(16).toUpperCase().padStart(4, '0');
-  await until('sockperf listens', graceMs, () =>
-    path.server.must('cat', [`/proc/self/net/${protocol}`]).includes(`:${wanted} `),
-  );
+  const args = ['-Hln', protocol === 'tcp' ? '-t' : '-u', `sport = :${port}`];
+  await until('sockperf listens', graceMs, () => path.server.must('ss', args) !== '');
 }

@@ -2,7 +2,7 @@
  * The agent: against the kernel's VXLAN firewall (the fastest there is), against the lab's own
  * GENEVE firewall, and with everything passing.
  */
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Agent, type AgentStatus, writeAgentConfig } from '../../lab/agent.ts';
@@ -41,9 +41,29 @@ export const agentGeneve: Peer = {
   start: (topology) => startHairpin(topology, 'geneve'),
 };
 
+/**
+ * A rule passes every port. No network passes as a whole then: the first packet of each connection
+ * asks the agent, and the kernel remembers the answer.
+ */
+export const agentPassRule: Peer = {
+  name: 'agent, pass by port',
+  route: 'passing',
+  wires: ['whole', 'mtu'],
+  start: (topology) =>
+    startHairpin(topology, 'geneve', 'rules: [{ remotePort: 1-65535, action: pass }]\n'),
+};
+
+/** No network is redirected, which the kernel knows by itself. */
+export const agentPassDefault: Peer = {
+  name: 'agent, default: pass',
+  route: 'passing',
+  wires: ['whole', 'mtu'],
+  start: (topology) => startHairpin(topology, 'geneve', 'default: pass\n'),
+};
+
 /** The gate is closed because nobody takes telemetry, and a closed gate lets everything pass. */
 export const agentPassing: Peer = {
-  name: 'agent passing',
+  name: 'agent, gate closed',
   route: 'passing',
   wires: ['whole', 'mtu'],
   start: async (topology) => {
@@ -60,7 +80,12 @@ export const agentPassing: Peer = {
   },
 };
 
-async function startHairpin(topology: Topology, encapsulation: Encapsulation): Promise<Running> {
+/** @param rules lines of YAML for the end of the configuration */
+async function startHairpin(
+  topology: Topology,
+  encapsulation: Encapsulation,
+  rules = '',
+): Promise<Running> {
   const directory = createRunDirectory();
   const certificates = createCertificates(directory, 'firewall', addresses.firewall);
   const options = { encapsulation, certificates };
@@ -70,7 +95,7 @@ async function startHairpin(topology: Topology, encapsulation: Encapsulation): P
     encapsulation === 'vxlan'
       ? await startVxlanFirewall(topology.firewall, addresses.workload, options)
       : await startBuiltinFirewall(topology.firewall, { ...options, policy });
-  const agent = startAgent(topology, directory, certificates.ca, encapsulation, {});
+  const agent = startAgent(topology, directory, certificates.ca, encapsulation, {}, rules);
   await agent.reach('redirecting', startLimitMs);
   return running(agent, () => firewall.stop());
 }
@@ -81,9 +106,11 @@ function startAgent(
   ca: string,
   encapsulation: Encapsulation,
   settings: Record<string, Record<string, unknown>>,
+  rules = '',
 ): Agent {
   const { firewall } = addresses;
   const config = writeAgentConfig({ directory, ca, firewall, encapsulation, settings });
+  appendFileSync(config, rules);
   const args = [...nodeOptions, agentMain, 'run', '--config', config];
   const program = start(topology.workload, process.execPath, args, { graceMs });
   program.child.stdin?.end();

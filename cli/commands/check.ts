@@ -3,27 +3,42 @@
  * host, needs no root.
  */
 import { compile } from '../../engine/classifier/compile.ts';
+import { type Finding, lint } from '../../engine/classifier/lint.ts';
 import type { Config } from '../../engine/config.ts';
 import { readConfigFile } from '../config/file.ts';
 import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
+import { verdicts } from '../config/rules.ts';
 import { formatAddress } from '../config/text.ts';
 import { CredentialError, loadCredentials } from '../credentials.ts';
 import { ExitCode } from '../exit-codes.ts';
+import { builtInsOf } from '../host-policy.ts';
+import { noLinks } from '../links.ts';
 import { formatBytes } from '../table.ts';
+
+type CheckOptions = {
+  readonly json: boolean;
+  /** Whether to show what may well be meant: a rule that the default makes needless, say. */
+  readonly notes: boolean;
+};
 
 type Checked = {
   readonly config: Config;
   readonly warnings: readonly Problem[];
+  /** Worth a look, and perhaps meant. */
+  readonly notes: readonly Problem[];
   /** Of the compiled rules. */
   readonly bytes: number;
 };
 
 /** Throws a ConfigError with every problem. Files that the agent's host must have are warnings. */
-export function check(file: string, { json }: { json: boolean }): number {
-  if (json) return checkJson(file);
-  const { config, warnings, bytes } = read(file);
-  for (const warning of warnings) {
-    process.stderr.write(`microperimeter: warning: ${formatProblem(file, warning)}\n`);
+export function check(file: string, options: CheckOptions): number {
+  if (options.json) return checkJson(file);
+  const { config, warnings, notes, bytes } = read(file);
+  print('warning', file, warnings);
+  if (options.notes) print('note', file, notes);
+  else if (notes.length > 0) {
+    const count = notes.length === 1 ? 'a note' : `${notes.length} notes`;
+    process.stderr.write(`microperimeter: ${count} on the rules: check --notes shows them\n`);
   }
   process.stdout.write(
     `${file} is good: ${describe(config)}\n` +
@@ -32,10 +47,36 @@ export function check(file: string, { json }: { json: boolean }): number {
   return ExitCode.Ok;
 }
 
+/** A generated file may have as many as it has rules. */
+const shownLines = 50;
+
+function print(kind: string, file: string, problems: readonly Problem[]): void {
+  const lines = problems
+    .slice(0, shownLines)
+    .map((problem) => `microperimeter: ${kind}: ${formatProblem(file, problem)}\n`);
+  const more = problems.length - lines.length;
+  if (more > 0) lines.push(`microperimeter: and ${more} more (--json has all)\n`);
+  process.stderr.write(lines.join(''));
+}
+
 function read(file: string): Checked {
-  const { config, warnings } = readConfigFile(file);
+  const source = readConfigFile(file);
+  const { config, warnings } = source;
   const bytes = compile(config.rules).words.byteLength;
-  return { config, warnings: [...warnings, ...credentialWarnings(config)], bytes };
+  const found = lint(config.rules, {
+    // Broadcast addresses are the host's, and no rule is wrong for what it says of them.
+    builtIns: builtInsOf(config, noLinks),
+    default: verdicts[config.default],
+  });
+  const problemsOf = (severity: Finding['severity']) =>
+    found
+      .filter((finding) => finding.severity === severity)
+      .map(({ rule, text }): Problem => {
+        const { line, column } = source.placeOf(['rules', rule]);
+        return { line, column, key: `rules[${rule}]`, message: text };
+      });
+  const all = [...warnings, ...problemsOf('warning'), ...credentialWarnings(config)];
+  return { config, warnings: all, notes: problemsOf('note'), bytes };
 }
 
 /** The answer is JSON on standard output, also when the file is wrong. */
@@ -43,12 +84,12 @@ function checkJson(file: string): number {
   let answer: object;
   let code: ExitCode = ExitCode.Ok;
   try {
-    const { config, warnings, bytes } = read(file);
+    const { config, warnings, notes, bytes } = read(file);
     const tables = { rules: config.rules.length, bytes };
-    answer = { ok: true, problems: [], warnings, tables };
+    answer = { ok: true, problems: [], warnings, notes, tables };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    answer = { ok: false, problems: error.problems, warnings: [] };
+    answer = { ok: false, problems: error.problems, warnings: [], notes: [] };
     code = ExitCode.Usage;
   }
   process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);

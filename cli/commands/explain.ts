@@ -157,8 +157,18 @@ function explainCapture(
     shortDecidedBy(row.decidedBy),
   ]);
   const others = [...leftOut].map(([why, count]) => `${count} packets: ${why}\n`);
+  const { rolloutPercent } = decider.config.policy;
+  if (rolloutPercent < 100) {
+    others.push(`of what says redirect, ${rolloutPercent}% of new flows are (policy.rollout)\n`);
+  }
   return `${formatTable(head, table)}${others.join('')}`;
 }
+
+/** Undecided is a connection to be reset; a share of flows is told below the table. */
+const captureVerdicts: Partial<Record<Verdict, string>> = {
+  [Verdict.Undecided]: 'reset',
+  [Verdict.PassRollout]: 'redirect',
+};
 
 /** Two rows where it is not known which end is this host. */
 function captureRows(decider: Decider, flow: CapturedFlow, sides: Sides): CaptureRow[] {
@@ -172,7 +182,7 @@ function captureRows(decider: Decider, flow: CapturedFlow, sides: Sides): Captur
       direction: `${directionNames[opener]}${known === undefined ? '?' : ''}`,
       packets: flow.packets,
       bytes: flow.bytes,
-      verdict: verdict === Verdict.Undecided ? 'reset' : verdictNames[verdict],
+      verdict: captureVerdicts[verdict] ?? verdictNames[verdict],
       decidedBy: decider.nameOf(rule, connection),
     };
   });

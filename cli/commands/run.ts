@@ -1,7 +1,9 @@
 /**
  * `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself.
  */
+import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
+import type { Config } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
 import { readConfigFile } from '../config/file.ts';
@@ -9,6 +11,7 @@ import { formatProblem } from '../config/parse.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
+import { Service } from '../service.ts';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
@@ -21,20 +24,27 @@ export async function run(options: { config: string }): Promise<number> {
     if (agent === undefined) throw new Error('the agent is still starting');
     await agent.reload(next);
   });
-  const forget = listenToSignals(stop, reloader);
+  const service = new Service(process.env, logger);
+  const reload = (askedBy: string) => service.whileReloading(() => reloader.reload(askedBy));
+  const forget = listenToSignals(stop, reload);
   let control: ControlServer | undefined;
+  let metrics: MetricsServer | undefined;
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reloader.reload('the control socket'),
+      reload: () => reload('the control socket'),
       stop: () => stop.ask('the control socket'),
     });
-    agent = await assemble(config, logger);
+    const running = await assemble(config, logger);
+    agent = running;
+    metrics = await startMetrics(config, running);
+    service.watch(() => running.health());
     const code = await Promise.race([agent.ended, stop.asked]);
     if (typeof code === 'number') return code;
     logger.info(`stopping: asked by ${code}`);
+    service.tellStopping();
     await agent.stop();
     logger.info('stopped');
     return ExitCode.Ok;
@@ -42,8 +52,22 @@ export async function run(options: { config: string }): Promise<number> {
     logger.debug({ err: error }, 'where it failed');
     throw error;
   } finally {
+    await metrics?.close();
     await control?.close();
     forget();
+    service.close();
+  }
+}
+
+/** An agent whose metrics cannot be had does not start: it is stopped again. */
+async function startMetrics(config: Config, agent: Agent): Promise<MetricsServer | undefined> {
+  if (config.metrics === undefined) return undefined;
+  const { address, port } = config.metrics;
+  try {
+    return await startMetricsServer(address, port, () => agent.measurements());
+  } catch (error) {
+    await agent.stop();
+    throw error;
   }
 }
 
@@ -63,9 +87,9 @@ class StopRequest {
   }
 }
 
-function listenToSignals(stop: StopRequest, reloader: Reloader): () => void {
+function listenToSignals(stop: StopRequest, reload: (by: string) => unknown): () => void {
   const onStop = (signal: NodeJS.Signals) => stop.ask(signal);
-  const onReload = (signal: NodeJS.Signals) => void reloader.reload(signal);
+  const onReload = (signal: NodeJS.Signals) => void reload(signal);
   process.on('SIGTERM', onStop);
   process.on('SIGINT', onStop);
   process.on('SIGHUP', onReload);

@@ -9,6 +9,7 @@ import {
   hasHostBits,
   parseAddress,
   parseDuration,
+  parseEndpoint,
   parseException,
   parseIdentifier,
   parseMac,
@@ -135,6 +136,11 @@ export const address = parsed(
   'an IPv4 address such as 10.9.0.4',
   { pattern: `^${quad}$` },
   parseAddress,
+);
+export const endpoint = parsed(
+  'an IPv4 address and port such as 127.0.0.1:9469',
+  { pattern: `^${quad}:\\d{1,5}$` },
+  parseEndpoint,
 );
 export const mac = parsed(
   'a MAC address such as 02:00:00:00:00:01',

@@ -1,14 +1,9 @@
 /** The configuration file from disk. */
 import { readFileSync, statSync } from 'node:fs';
-import { type Config, limits } from '../../engine/config.ts';
+import { limits } from '../../engine/config.ts';
 import { ConfigError, type ReadConfig, readConfig } from './parse.ts';
 
 /** Throws a ConfigError for a file that cannot be read, is too large, or is wrong. */
-export function loadConfig(file: string): Config {
-  return readConfigFile(file).config;
-}
-
-/** As `loadConfig`, with warnings and lines. */
 export function readConfigFile(file: string): ReadConfig {
   return readConfig(readText(file), file);
 }

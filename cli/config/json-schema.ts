@@ -84,14 +84,23 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].log': 'Log these connections. Default: false.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
+  metrics: 'The page for Prometheus.',
+  'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',
   control: 'How commands reach the running agent.',
   'control.socket': 'Path of its socket. Default: /run/microperimeter/control.sock.',
   log: 'What the agent writes to standard output.',
   'log.level': 'Default: info.',
+  'log.flows':
+    'Absolute path of a file that gets a line of JSON for each beginning and end of a flow.',
   'log.format': 'auto: readable on a terminal, JSON otherwise. Default: auto.',
 };
 
-export function jsonSchema(): object {
+/** As a file: two spaces, a newline at the end. */
+export function jsonSchemaText(): string {
+  return `${JSON.stringify(jsonSchema(), null, 2)}\n`;
+}
+
+function jsonSchema(): object {
   const shape = z.toJSONSchema(z.strictObject(sections), { io: 'input' }) as Shape;
   finish(shape, '');
   return {
@@ -99,11 +108,6 @@ export function jsonSchema(): object {
     title: 'Configuration of microperimeter',
     $defs: { setItem: setItemShape },
   };
-}
-
-/** As a file: two spaces, a newline at the end. */
-export function jsonSchemaText(): string {
-  return `${JSON.stringify(jsonSchema(), null, 2)}\n`;
 }
 
 function finish(shape: Shape, path: string): void {

@@ -48,7 +48,7 @@ export type ReadConfig = {
   /** What is right and probably not meant, in the order of lines. */
   readonly warnings: readonly Problem[];
   /** Where the value at `path` begins, from 1; 0 when the file does not have it. */
-  lineOf(path: Path): number;
+  placeOf(path: Path): { readonly line: number; readonly column: number };
 };
 
 /** `file` is the name to show. Throws a ConfigError with all problems, in the order of lines. */
@@ -60,20 +60,21 @@ export function parseConfig(text: string, file: string): Config {
 export function readConfig(text: string, file: string): ReadConfig {
   const lines = new LineCounter();
   const document = parseYaml(text, file, lines);
-  const lineOf = (path: Path) => {
+  const placeOf = (path: Path) => {
     const node = document.getIn(path, true);
     const at = isNode(node) ? node.range?.[0] : undefined;
-    return at === undefined ? 0 : lines.linePos(at).line;
+    if (at === undefined) return { line: 0, column: 0 };
+    const { line, col } = lines.linePos(at);
+    return { line, column: col };
   };
-  const { config, errors, warnings } = checkSections(toValue(document, file), (index) =>
-    lineOf(['rules', index]),
-  );
+  const lineOfRule = (index: number) => placeOf(['rules', index]).line;
+  const { config, errors, warnings } = checkSections(toValue(document, file), lineOfRule);
   const problems = (findings: readonly Finding[]) =>
     findings
       .map((finding) => locate(document, lines, finding))
       .sort((a, b) => a.line - b.line || a.column - b.column);
   if (config === undefined) throw new ConfigError(file, problems(errors));
-  return { config: deepFreeze(config), warnings: problems(warnings), lineOf };
+  return { config: deepFreeze(config), warnings: problems(warnings), placeOf };
 }
 
 function parseYaml(text: string, file: string, lines: LineCounter): Document.Parsed {
@@ -157,6 +158,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     rules,
     limits: { flows: known.limits.flows, workers: defaults.limits.workers },
     control: known.control,
+    metrics: known.metrics.listen,
     log: known.log,
   };
 }
@@ -245,7 +247,7 @@ function pairAt(document: Document.Parsed, path: Path): Pair | undefined {
   return parent.items.find((pair) => isNode(pair.key) && String(pair.key) === name);
 }
 
-export function formatPath(path: Path): string {
+function formatPath(path: Path): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === 'number') return `${text}[${part}]`;
     return text === '' ? part : `${text}.${part}`;

@@ -15,6 +15,7 @@ import {
   block,
   choice,
   duration,
+  endpoint,
   exception,
   identifier,
   integer,
@@ -291,10 +292,11 @@ export const sections = {
       new RegExp(`^/[^\\0]{1,${limits.socketPath.max - 1}}$`),
     ).default(defaults.control.socket),
   }),
-  metrics: notYet('there is no metrics page; microperimeter status --json has the counters'),
+  metrics: block({ listen: endpoint.optional() }),
   log: block({
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
+    flows: path.default(defaults.log.flows),
   }),
 } as const;
 

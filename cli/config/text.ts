@@ -23,6 +23,14 @@ export function formatDuration(ms: number): string {
 }
 
 /** Four decimal parts to int32. */
+/** `127.0.0.1:9469`; the address stays text, for whoever listens on it. */
+export function parseEndpoint(text: string): { address: string; port: number } | undefined {
+  const [address = '', digits = '', ...more] = text.split(':');
+  const port = Number(digits);
+  if (more.length > 0 || !/^\d{1,5}$/.test(digits) || port < 1 || port > 65535) return undefined;
+  return parseAddress(address) === undefined ? undefined : { address, port };
+}
+
 export function parseAddress(text: string): number | undefined {
   if (!isIPv4(text)) return undefined;
   return text.split('.').reduce((sum, part) => (sum << 8) | Number(part), 0);

@@ -115,14 +115,14 @@ export class Decider {
 
   private decidedBy(rule: number, connection: Connection): DecidedBy {
     if (rule === noRule) {
-      return { kind: 'default', name: 'default', line: this.source.lineOf(['default']) };
+      return { kind: 'default', name: 'default', line: this.source.placeOf(['default']).line };
     }
     if (rule !== builtInRule) {
       const { name, line } = this.config.rules[rule]!;
       return { kind: 'rule', name, line };
     }
     const reason = builtInReason(this.policy.builtIns, connection);
-    const line = reason?.path === undefined ? 0 : this.source.lineOf(reason.path);
+    const line = reason?.path === undefined ? 0 : this.source.placeOf(reason.path).line;
     return { kind: 'built-in', name: reason?.why ?? 'excluded', line };
   }
 

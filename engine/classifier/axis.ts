@@ -109,6 +109,13 @@ export class Partition {
   }
 
   begin(): void {
+    // Numbers of classes that have lost all their members pile up.
+    if (this.#splitBy.length > 4 * this.#classes.length + 64) {
+      const count = renumber(this.#classes);
+      this.#splitBy.length = 0;
+      for (let i = 0; i < count; i++) this.#splitBy.push(0);
+      this.#splitTo.length = count;
+    }
     this.#set++;
     this.#firstNew = this.#splitBy.length;
   }

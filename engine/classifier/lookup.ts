@@ -87,8 +87,12 @@ export function onFailureOf(policy: Policy, rule: number): OnFailure {
   return rule >= 0 ? (policy.onFailure[rule] as OnFailure) : OnFailure.Inherit;
 }
 
-/** Whether some rule overrides onTelemetryLoss: then the kernel alone cannot say what happens. */
-export function hasOverrides(policy: Policy): boolean {
+/**
+ * Whether rules have something to say while telemetry is lost: one overrides onTelemetryLoss, or
+ * drops what it drops also then. The kernel alone cannot tell such connections from others.
+ */
+export function decidesWhileClosed(policy: Policy): boolean {
+  if (policy.default === Verdict.Drop || policy.verdicts.includes(Verdict.Drop)) return true;
   for (let rule = 0; rule < policy.onFailure.length; rule++) {
     if (policy.onFailure[rule] !== OnFailure.Inherit) return true;
   }

@@ -24,26 +24,20 @@ export function match(
     return scan(tables, opener, local, remote, localPort, remotePort, protocol);
   }
   const w = tables.words;
-  let l = w[tables.localRoot + (local >>> 18)];
+  let l = w[tables.localRoot + (local >>> 16)];
   if (l >= 0) {
-    l = w[l + ((local >>> 12) & 63)];
+    l = w[l + ((local >>> 10) & 63)];
     if (l >= 0) {
-      l = w[l + ((local >>> 8) & 15)];
-      if (l >= 0) {
-        l = w[l + ((local >>> 4) & 15)];
-        if (l >= 0) l = w[l + (local & 15)];
-      }
+      l = w[l + ((local >>> 5) & 31)];
+      if (l >= 0) l = w[l + (local & 31)];
     }
   }
-  let r = w[tables.remoteRoot + (remote >>> 18)];
+  let r = w[tables.remoteRoot + (remote >>> 16)];
   if (r >= 0) {
-    r = w[r + ((remote >>> 12) & 63)];
+    r = w[r + ((remote >>> 10) & 63)];
     if (r >= 0) {
-      r = w[r + ((remote >>> 8) & 15)];
-      if (r >= 0) {
-        r = w[r + ((remote >>> 4) & 15)];
-        if (r >= 0) r = w[r + (remote & 15)];
-      }
+      r = w[r + ((remote >>> 5) & 31)];
+      if (r >= 0) r = w[r + (remote & 31)];
     }
   }
   l = ~l;

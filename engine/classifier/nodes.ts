@@ -18,6 +18,7 @@ export class Nodes {
   readonly #deadline: number;
   #workLeft: number;
   #sinceLook = 0;
+  #held = 0;
   /** Open addressing: offset + 1 of a node, 0 for empty. */
   #index = new Int32Array(1 << 14);
   #hashes = new Int32Array(1 << 14);
@@ -44,15 +45,17 @@ export class Nodes {
     }
   }
 
+  /** Counts words that the compiler keeps beside the nodes; negative: let go. */
+  hold(words: number): void {
+    this.#held += words;
+    if (this.#held > this.#wordsMax) throw this.#tooLarge();
+  }
+
   /** @returns where `count` new words begin, filled with 0 */
   allocate(count: number): number {
     const offset = this.length;
     const needed = offset + count;
-    if (needed > this.#wordsMax) {
-      const size = (this.#wordsMax / (1 << 18)).toFixed(1);
-      const problem = `the compiled rules would need more than ${size} MiB`;
-      throw new RulesTooLargeError('RULES_TOO_LARGE', `${problem}; ${advice}`);
-    }
+    if (needed > this.#wordsMax) throw this.#tooLarge();
     if (needed > this.words.length) {
       const grown = new Int32Array(Math.min(this.#wordsMax, Math.max(needed, offset * 2)));
       grown.set(this.words.subarray(0, offset));
@@ -94,6 +97,12 @@ export class Nodes {
       if (same === count) return first;
     }
     return this.intern(source, start, count);
+  }
+
+  #tooLarge(): RulesTooLargeError {
+    const size = (this.#wordsMax / (1 << 18)).toFixed(1);
+    const problem = `the compiled rules would need more than ${size} MiB`;
+    return new RulesTooLargeError('RULES_TOO_LARGE', `${problem}; ${advice}`);
   }
 
   /** A longer node that begins with the same words serves as well. */

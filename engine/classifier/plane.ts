@@ -12,6 +12,8 @@ import { countOf, text } from './services.ts';
 import { digitBits } from './tables.ts';
 
 const digitSize = 1 << digitBits;
+/** What an element of a JavaScript array takes. */
+const wordsOfNumber = 2;
 export const addressLast = 0xffff_ffff;
 
 export type Plane = {
@@ -51,7 +53,7 @@ export function compilePlane(nodes: Nodes, lists: Lists, rules: readonly PlaneRu
   const columns = classesOf(columnStarts, columnLists.values(), (writes) => nodes.spend(writes));
   const count = countOf(columns);
   const row = new Row(nodes, lists, count);
-  const columnsOf = columnFinder(columnStarts, columns, count);
+  const columnsOf = columnFinder(nodes, columnStarts, columns, count);
   const begins = events(rowStarts, rules, (range) => pieceOf(rowStarts, range.first));
   const ends = events(rowStarts, rules, (range) => pieceAfter(rowStarts, range.last));
   const rows = new Int32Array(rowStarts.length);
@@ -83,7 +85,7 @@ function events(
   return found;
 }
 
-function columnFinder(starts: Float64Array, columns: Int32Array, count: number) {
+function columnFinder(nodes: Nodes, starts: Float64Array, columns: Int32Array, count: number) {
   const known = new Map<string, Int32Array>();
   return (ranges: readonly Range[]): Int32Array => {
     const key = text(ranges);
@@ -98,6 +100,7 @@ function columnFinder(starts: Float64Array, columns: Int32Array, count: number) 
       ranges.length === 0
         ? Int32Array.from({ length: count }, (_, index) => index)
         : Int32Array.from(numbers);
+    nodes.hold(found.length);
     known.set(key, found);
     return found;
   };
@@ -130,6 +133,7 @@ class Row {
 
   add(rule: number, columns: Int32Array): void {
     this.#nodes.spend(columns.length);
+    this.#nodes.hold(columns.length * wordsOfNumber);
     for (const column of columns) {
       const rules = this.#active[column];
       rules.splice(placeOf(rules, rule), 0, rule);
@@ -138,6 +142,7 @@ class Row {
   }
 
   remove(rule: number, columns: Int32Array): void {
+    this.#nodes.hold(-columns.length * wordsOfNumber);
     for (const column of columns) {
       const rules = this.#active[column];
       rules.splice(placeOf(rules, rule), 1);

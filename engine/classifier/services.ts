@@ -65,13 +65,18 @@ export function compileServices(nodes: Nodes, rules: readonly Rule[]): Services 
   const remotes = services.map((service) => {
     const cells = cellsOf(grid, service);
     nodes.spend(cells.length);
-    return Int32Array.from(new Set(cells.map((cell) => grid.cells[cell])));
+    const classes = Int32Array.from(new Set(cells.map((cell) => grid.cells[cell])));
+    nodes.hold(classes.length);
+    return classes;
   });
   return {
     ofRule,
-    locals: services.map(({ localPort }) =>
-      localPort.length === 0 ? undefined : Int32Array.from(classesIn(local, localPort)),
-    ),
+    locals: services.map(({ localPort }) => {
+      if (localPort.length === 0) return undefined;
+      const classes = Int32Array.from(classesIn(local, localPort));
+      nodes.hold(classes.length);
+      return classes;
+    }),
     localCount: local.count,
     remotes,
     remoteCount,

@@ -14,8 +14,11 @@
  *               ~(offset << 2 | 1): go on at that node by the class of the service
  */
 
-/** Bits that each level of the address tries decides, from the top. */
-export const addressShifts = [18, 12, 8, 4, 0] as const;
+/**
+ * Shifts of the digits of an address, from the top. match.ts writes these and `digitBits` out, as
+ * numbers in its code.
+ */
+export const addressShifts = [16, 10, 5, 0] as const;
 
 /** A record has a word for each of three planes, and one to spare. */
 

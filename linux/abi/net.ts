@@ -42,6 +42,8 @@ export const VIRTIO_NET_HDR_GSO_ECN = 0x80;
 
 /** netinet/in.h; sin_port and sin_addr are big endian. */
 export const sockaddr_in = { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 } as const;
+/** sys/un.h */
+export const sockaddr_un = { size: 110, sun_family: 0, sun_path: 2 } as const;
 /** bits/types/struct_iovec.h */
 export const iovec = { size: 16, iov_base: 0, iov_len: 8 } as const;
 /** bits/socket.h */
@@ -61,6 +63,7 @@ export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
 export const cmsghdr = { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } as const;
 
 /** bits/socket.h, asm-generic/socket.h, netinet/in.h, linux/in.h, linux/udp.h */
+export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
@@ -70,6 +73,7 @@ export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
 export const SOL_SOCKET = 1;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;

@@ -53,9 +53,20 @@ export type SteeringPolicy = {
   readonly pinDirectory: string;
 };
 
-/** Queues of the TUN device: two an interface. */
+/**
+ * Queues of the TUN device: first two an interface, for the packets of each direction; then as many
+ * again for those that open a TCP connection, so that a flood of them fills a queue of its own.
+ */
 export function queueOf(ordinal: number, direction: 0 | 1): number {
   return 2 * ordinal + direction;
+}
+
+export function openingQueueOf(
+  policy: Pick<SteeringPolicy, 'interfaces'>,
+  ordinal: number,
+  direction: 0 | 1,
+): number {
+  return 2 * policy.interfaces.length + queueOf(ordinal, direction);
 }
 
 /**

@@ -235,7 +235,10 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'limits: { workers: 2 }' }),
     'f:6:11: limits.workers: not supported yet: there is exactly one',
   ],
-  [file({ x: 'metrics: { listen: "127.0.0.1:9469" }' }), 'f:6:1: metrics: not supported yet: '],
+  [
+    file({ x: 'metrics: { listen: 9469 }' }),
+    'f:6:20: metrics.listen: must be an IPv4 address and port such as 127.0.0.1:9469, not 9469',
+  ],
 ];
 
 t.test('one error each, where it is and in words', async (t) => {

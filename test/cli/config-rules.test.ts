@@ -220,18 +220,17 @@ t.test('one error each, where it is and in words', async (t) => {
 
 t.test('an unused set is a warning', async (t) => {
   const text = withSets('{ a: [1], b: [2], c: [$b] }', '{ localPort: [$a], action: pass }');
-  const { warnings, lineOf } = readConfig(text, 'f');
+  const { warnings, placeOf } = readConfig(text, 'f');
   t.same(
     warnings.map((warning) => formatProblem('f', warning)),
     ['f:6:25: sets.c: is used by no rule'],
   );
-  t.equal(lineOf(['rules', 0]), 8);
-  t.equal(lineOf(['default']), 0);
+  t.same(placeOf(['rules', 0]), { line: 8, column: 5 });
+  t.same(placeOf(['default']), { line: 0, column: 0 });
 });
 
 t.test('more rules than the limit are refused', { timeout: 120_000 }, async (t) => {
-  const many = (count: number) =>
-    file({ x: `rules:\n${'  - { remotePort: 1, action: pass }\n'.repeat(count)}` });
+  const many = (count: number) => file({ x: `rules:\n${'  - action: pass\n'.repeat(count)}` });
   t.match(problemsOf(many(100_001)), [/^f:7:3: rules: must have no more than 100000 of them$/]);
 });
 
@@ -271,12 +270,12 @@ t.test('no text crashes the reader, and every problem has its place', async (t) 
       }
     }
   };
-  fc.assert(fc.property(document, check), { numRuns: 2000 });
+  fc.assert(fc.property(document, check), { numRuns: 700 });
   fc.assert(
     fc.property(value, value, value, (sets, list, policy) =>
       check(file({ x: `sets: ${sets}\nrules: [${list}]\npolicy: ${policy}\ndefault: pass` })),
     ),
-    { numRuns: 2000 },
+    { numRuns: 700 },
   );
   t.pass('crashes would have thrown');
 });

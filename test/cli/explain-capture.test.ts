@@ -119,7 +119,7 @@ t.test('files that are none', async (t) => {
         if (!(error instanceof UsageError)) throw error;
       }
     }),
-    { numRuns: 5000 },
+    { numRuns: 2000 },
   );
 });
 
@@ -154,4 +154,11 @@ t.test('the command', async (t) => {
     ],
     leftOut: {},
   });
+  writeFileSync(config, file({ x: 'policy: { rollout: 10%, established: reset }' }));
+  writeFileSync(capture, pcap(101, [syn, tcp(out, { from: 1, to: 2 })]));
+  const rollout = run('--direction', 'egress');
+  t.match(
+    rollout,
+    / redirect +default\n.* reset +default\nof what says redirect, 10% of new flows/,
+  );
 });

@@ -144,7 +144,7 @@ t.test('what the reader accepts, the schema accepts', async (t) => {
       accepted++;
       if (!schemaAccepts(text)) throw new Error(`the schema refuses ${text}`);
     }),
-    { numRuns: 3000 },
+    { numRuns: 1500 },
   );
-  t.ok(accepted > 300, `${accepted} accepted`);
+  t.ok(accepted > 100, `${accepted} accepted`);
 });

@@ -56,6 +56,18 @@ t.test('words and exit codes of the command line', async (t) => {
   const good = write('good.yaml', config(authority.certificateFile));
   const missingCa = write('missing-ca.yaml', config('/nonexistent/ca.pem'));
   const bad = write('bad.yaml', config('/x', 'tunel: {}\nrules: [{ name: dns }]\n'));
+  const shadowed = write(
+    'shadowed.yaml',
+    config(
+      authority.certificateFile,
+      [
+        'rules:',
+        '  - { name: a, protocol: tcp, remote: 12.0.0.0/8, action: drop }',
+        '  - { name: b, protocol: tcp, remote: 12.1.0.0/16, remotePort: 80, action: pass }',
+        '  - { name: c, remote: 11.0.0.0/8, action: redirect }',
+      ].join('\n'),
+    ),
+  );
   const nowhere = join(directory, 'nowhere.sock');
   const rows: [args: string[], code: number, out: RegExp, err: RegExp][] = [
     [['version'], 0, /^0\.1\.0\n$/, /^$/],
@@ -81,6 +93,19 @@ t.test('words and exit codes of the command line', async (t) => {
       2,
       /^$/,
       /^microperimeter: 2 problems .*:\n.*bad.yaml:6:1: tunel: .*tunnel\?\n.*bad.yaml:7:9: rules\[0\].action: is missing: .*\n$/,
+    ],
+    [
+      ['check', shadowed],
+      0,
+      /3 rules, else redirect; compiled to /,
+      /^microperimeter: warning: .*shadowed.yaml:8:5: rules\[1\]: rule "b" \(line 8\) .* rule "a" \(line 7\).*\n.*a note on the rules: check --notes shows them\n$/,
+    ],
+    [['check', '--notes', shadowed], 0, /3 rules/, /microperimeter: note: .*:9:5: rules\[2\]: /],
+    [
+      ['check', '--json', shadowed],
+      0,
+      /"warnings": \[\s+\{\s+"line": 8,[\s\S]*"notes": \[\s+\{\s+"line": 9,/,
+      /^$/,
     ],
     [['check', '--json', good], 0, /"ok": true,[\s\S]*"rules": 0/, /^$/],
     [['check', '--json', bad], 2, /"ok": false,[\s\S]*"line": 7,\n *"column": 9/, /^$/],

@@ -36,6 +36,17 @@ type How = { readonly run: string; readonly code: number } | { readonly testedBy
 const known: readonly [RegExp, How][] = [
   [/^\.\/scripts\/lab\b/, { testedBy: 'test/net/lab.test.ts' }],
   [/^\.\/scripts\/test\b/, { testedBy: '.ci/run' }],
+  [/^\.\/scripts\/package( --deb)?$/, { testedBy: 'test/net/binary.test.ts' }],
+  [/^dist\/microperimeter version$/, { testedBy: 'test/net/binary.test.ts' }],
+  [/^apt install \.\/dist\/microperimeter_\S+\.deb$/, { testedBy: 'test/net/binary.test.ts' }],
+  [
+    /^systemctl (enable --now|status|reload) microperimeter$/,
+    { testedBy: 'test/packaging/service-unit.test.ts' },
+  ],
+  [
+    /^microperimeter check \/etc\/microperimeter\/config\.yaml$/,
+    { run: 'check packaging/config.yaml', code: 0 },
+  ],
   [/^npm ci\b/, { testedBy: 'scripts/bootstrap.sh' }],
   [/^npm (run (build|check|check:net|format)|test)\b/, { testedBy: 'package.json' }],
   [/^(bin\/)?microperimeter check config\.yaml$/, { run: `check ${config}`, code: 0 }],

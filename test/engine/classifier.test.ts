@@ -9,6 +9,7 @@ import { compile, defaultLimits } from '../../engine/classifier/compile.ts';
 import { match } from '../../engine/classifier/match.ts';
 import { noRule, type Range, type Rule } from '../../engine/classifier/rules.ts';
 import { RulesTooLargeError, type Tables } from '../../engine/classifier/tables.ts';
+import { classBenchFolder, classBenchSets } from '../model/classbench.ts';
 import { type Header, linearMatch } from '../model/classifier.ts';
 import {
   characters,
@@ -18,7 +19,7 @@ import {
   makeRule,
   seeded,
 } from '../model/rule-sets.ts';
-import { classBenchFolder, classBenchSets } from '../support/classbench.ts';
+import { nearHeaders, ruleArbitrary } from '../support/arbitrary-rules.ts';
 
 const seed = Number(process.env.SEED ?? 20_240_611);
 const isFull = process.env.MICROPERIMETER_FULL === '1';
@@ -38,65 +39,14 @@ function difference(rules: readonly Rule[], tables: Tables, headers: readonly He
   return undefined;
 }
 
-const small = (last: number) =>
-  fc.oneof(
-    fc.integer({ min: 0, max: 9 }),
-    fc.integer({ min: last - 9, max: last }),
-    fc.integer({ min: 0, max: last }),
-  );
-/**
- * Few ends, so that ranges meet, touch, overlap and repeat; also some that end before they begin.
- */
-const ranges = (last: number): fc.Arbitrary<Range[]> =>
-  fc.array(
-    fc.oneof(
-      fc.record({ first: small(last), last: small(last) }),
-      fc.constant({ first: 0, last }),
-      small(last).map((value) => ({ first: value, last: value })),
-    ),
-    { maxLength: 3 },
-  );
-const protocols = fc.constantFrom(-1, 6, 17, 1, 0, 255);
-const ruleArbitrary: fc.Arbitrary<Rule> = fc
-  .record({
-    opener: fc.constantFrom(1, 2, 3),
-    protocol: protocols,
-    local: ranges(2 ** 32 - 1),
-    remote: ranges(2 ** 32 - 1),
-    localPort: fc.oneof(fc.constant([]), ranges(65535)),
-    remotePort: fc.oneof(fc.constant([]), ranges(65535)),
-  })
-  .map((fields) => makeRule(fields as Partial<Rule>));
-
-/** Headers at and beside the ends of every range, mixed at random, and any others. */
-function nearHeaders(rules: readonly Rule[], count: number, random: () => number): Header[] {
-  const pick = <T>(values: readonly T[]) => values[Math.floor(random() * values.length)];
-  const near = (field: 'local' | 'remote' | 'localPort' | 'remotePort', last: number) => {
-    const ends = rules.flatMap((rule) => rule[field].flatMap((range) => [range.first, range.last]));
-    const all = [0, last, Math.floor(random() * last), ...ends];
-    return all.flatMap((end) => [end, Math.max(0, end - 1), Math.min(last, end + 1)]);
-  };
-  const locals = near('local', 2 ** 32 - 1);
-  const remotes = near('remote', 2 ** 32 - 1);
-  const localPorts = near('localPort', 65535);
-  const remotePorts = near('remotePort', 65535);
-  return Array.from({ length: count }, () => ({
-    opener: pick([0, 1] as const),
-    local: pick(locals),
-    remote: pick(remotes),
-    localPort: pick(localPorts),
-    remotePort: pick(remotePorts),
-    protocol: pick([6, 6, 17, 17, 1, 0, 255, 47]),
-  }));
-}
-
 t.test('random rules, whose ranges meet in every way', (t) => {
   fc.assert(
     fc.property(fc.array(ruleArbitrary, { maxLength: 24 }), fc.nat(), (rules, headerSeed) => {
       const headers = nearHeaders(rules, 120, seeded(headerSeed));
-      t.equal(difference(rules, compile(rules), headers), undefined);
+      const tables = compile(rules);
+      return tables.scanRoot < 0 && difference(rules, tables, headers) === undefined;
     }),
-    { seed, numRuns: 300 },
+    { seed, numRuns: 200 },
   );
   t.end();
 });
@@ -156,7 +106,7 @@ t.test('ClassBench sets', (t) => {
   const sets = classBenchSets();
   if (sets.size === 0) t.comment(`no ClassBench sets in ${classBenchFolder}; not tried`);
   for (const [name, rules] of sets) {
-    const count = isFull ? 100_000 : 2000;
+    const count = isFull ? 100_000 : 1000;
     const tables = compile(rules);
     const headers = generateHeaders(rules, count, { ...headerDefaults, seed });
     t.equal(difference(rules, tables, headers), undefined, `${name}, ${count} headers`);

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
+import { FlowEnd } from '../../engine/flow-log.ts';
 import { FlowState, Flows, noFlow, Verdict } from '../../engine/flows.ts';
 import { Fragments } from '../../engine/fragments.ts';
 import { address, TCP } from '../support/packets.ts';
@@ -64,7 +65,7 @@ t.test('agrees with a Map under random inserts, finds and removals', async (t) =
     if (found !== (model.get(name) ?? noFlow)) t.fail(`step ${step}: ${name}`);
     if (found === noFlow && model.size < 250) model.set(name, flows.insert(egress, 0, 1, step));
     else if (found !== noFlow && random(2) === 0) {
-      flows.remove(found);
+      flows.remove(found, FlowEnd.Idle);
       model.delete(name);
     }
     if (flows.count !== model.size) t.fail(`step ${step}: count`);
@@ -111,28 +112,92 @@ t.test('idle flows go after their own time', async (t) => {
   }
 });
 
-t.test('a full table evicts a closed flow first, an idle one next, a busy one never', async (t) => {
+/** A table of 64 with what `begin` makes of TCP port 0, 1, 2 … */
+function fullTable(begin: (flows: Flows, flow: number, port: number) => void): Flows {
   const flows = createFlows(64);
-  for (let i = 0; i < 64; i++) {
-    flows.find(local, remote, i, 80, 6);
-    flows.insert(egress, 0, Verdict.Redirect, 1000);
+  for (let port = 0; port < 64; port++) {
+    flows.find(local, remote, port, 80, 6);
+    begin(flows, flows.insert(egress, 0, Verdict.Redirect, 1000), port);
   }
-  flows.find(local, remote, 1000, 80, 6);
-  t.equal(
-    flows.insert(egress, 0, Verdict.Redirect, 1005),
-    noFlow,
-    'all were busy half a second ago',
-  );
-  const closed = flows.find(local, remote, 7, 80, 6);
-  flows.touch(closed, TCP.RST, 1005);
-  // The victim is looked for in a random sample: ask until it was in it.
-  for (let attempt = 0; attempt < 50 && flows.evicted === 0; attempt++) {
-    flows.find(local, remote, 1000, 80, 6);
-    flows.insert(egress, 0, Verdict.Redirect, 1005);
+  return flows;
+}
+
+const has = (flows: Flows, port: number) => flows.find(local, remote, port, 80, 6) !== noFlow;
+
+function insert(flows: Flows, port: number, nowTick: number): number {
+  flows.find(local, remote, port, 80, 6);
+  return flows.insert(egress, 0, Verdict.Redirect, nowTick);
+}
+
+function shake(flows: Flows, flow: number, port: number): void {
+  flows.touch(flow, TCP.SYN, 1000);
+  flows.find(remote, local, 80, port, 6);
+  flows.touch(flow, TCP.SYN | TCP.ACK, 1000);
+  flows.find(local, remote, port, 80, 6);
+  flows.touch(flow, TCP.ACK, 1000);
+}
+
+t.test('a full table evicts what closed first, then what was never answered', async (t) => {
+  const flows = fullTable((flows, flow, port) => {
+    if (port >= 4) shake(flows, flow, port);
+    else flows.touch(flow, TCP.SYN, 1000);
+    if (port === 9 || port === 7) flows.touch(flow, TCP.RST, 1000);
+  });
+  flows.find(local, remote, 0, 80, 6);
+  flows.touch(flows.find(local, remote, 0, 80, 6), TCP.SYN, 1000);
+  const gone = [7, 9, 1, 2, 3, 0];
+  for (const [round, port] of gone.entries()) {
+    t.ok(has(flows, port));
+    const flow = insert(flows, 1000 + round, 1000);
+    t.notOk(has(flows, port), `round ${round} ends ${port}`);
+    shake(flows, flow, 1000 + round);
   }
-  t.equal(flows.find(local, remote, 7, 80, 6), noFlow, 'the closed one made room');
-  t.not(flows.find(local, remote, 1000, 80, 6), noFlow);
+  t.equal(insert(flows, 2000, 1000), noFlow, 'the rest is established and busy');
+  t.equal(insert(flows, 2000, 1010), noFlow, 'also after a second');
+  t.not(insert(flows, 2000, 1011), noFlow, 'what is silent for longer makes room');
   t.equal(flows.count, 64);
+  t.equal(flows.evicted, gone.length + 1);
+});
+
+t.test('a flood of half-open connections evicts none that is established', async (t) => {
+  const flows = fullTable((flows, flow, port) => {
+    if (port < 60) shake(flows, flow, port);
+  });
+  // Hours later: all are idle, and the flood is young.
+  for (let port = 100; port < 40_000; port++) {
+    if (insert(flows, port, 60_000 + (port >> 8)) === noFlow) t.fail(`port ${port}`);
+  }
+  for (let port = 0; port < 60; port++) t.ok(has(flows, port));
+});
+
+t.test('one packet or one side alone establishes nothing', async (t) => {
+  const rounds: [string, number, (flows: Flows, flow: number) => void][] = [
+    ['a SYN and an ACK of one side', 6, (flows, flow) => flows.touch(flow, TCP.ACK, 1000)],
+    ['a stream that nobody answers', 17, (flows, flow) => flows.touch(flow, 0, 1000)],
+  ];
+  for (const [what, protocol, more] of rounds) {
+    const flows = createFlows(64);
+    for (let port = 0; port < 65; port++) {
+      flows.find(local, remote, port, 80, protocol);
+      const flow = flows.insert(egress, 0, Verdict.Redirect, 1000);
+      more(flows, flow);
+      if (port === 63) {
+        flows.find(local, remote, 0, 80, protocol);
+        more(flows, flows.find(local, remote, 0, 80, protocol));
+      }
+    }
+    t.not(flows.find(local, remote, 0, 80, protocol), noFlow, `${what}: the busy stays`);
+    t.equal(flows.find(local, remote, 1, 80, protocol), noFlow, `${what}: the idle goes`);
+  }
+  const flows = createFlows(64);
+  for (let port = 0; port < 65; port++) {
+    flows.find(local, remote, port, 53, 17);
+    const flow = flows.insert(egress, 0, Verdict.Redirect, 1000);
+    if (port > 63) continue;
+    flows.find(remote, local, 53, port, 17);
+    flows.touch(flow, 0, 1000);
+  }
+  t.equal(flows.find(local, remote, 64, 53, 17), noFlow, 'answered UDP makes no room');
 });
 
 t.test('cookies differ and change when a connection begins again', async (t) => {

@@ -110,6 +110,19 @@ t.test('a rule overrides what telemetry loss does to its connections', async (t)
   });
 });
 
+t.test('a rule that drops does so while telemetry is lost, too', async (t) => {
+  const path = startEngine({}, [
+    rule({ protocol: 6, remotePort: port(23), verdict: Verdict.Drop }),
+    rule({ protocol: 6, remotePort: port(22), verdict: Verdict.Pass }),
+  ]);
+  path.gate.close(GateCause.TelemetryUnreachable);
+  path.egress(tcp(out, { from: 1, to: 23, flags: TCP.SYN }));
+  path.egress(tcp(out, { from: 1, to: 22, flags: TCP.SYN }));
+  path.egress(udp(out, 1, 53, Buffer.alloc(1)));
+  t.equal(path.io.steering.mode, SteeringMode.RedirectAll);
+  t.same(path.counts(), { 'dropped-by-rule': 1, 'passed-by-rule': 1, 'passed-gate-closed': 1 });
+});
+
 t.test('and the other way round', async (t) => {
   const path = startEngine({ onTelemetryLoss: OnFailure.Drop }, [
     rule({ protocol: 6, remotePort: port(80), verdict: Verdict.Redirect, onFailure: 'pass' }),

@@ -15,7 +15,7 @@ const authority = certificates.authority('authority');
 const pair = certificates.leaf('server', authority, 'IP:127.0.0.1');
 t.teardown(() => certificates.remove());
 
-const schedule = { intervalMs: 300, timeoutMs: 200, retries: 2, startupGraceMs: 0 };
+const schedule = { intervalMs: 400, timeoutMs: 400, retries: 2, startupGraceMs: 0 };
 const boundMs = leaseMs(schedule);
 /** What a busy test machine may add. */
 const marginMs = 500;

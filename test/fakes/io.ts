@@ -206,6 +206,7 @@ export function createFakeIo(arena: Arena): FakeIo {
     egress,
     ingress,
     devices: [egress, ingress],
+    openers: [],
     socket: new FakeSocket(arena),
     steering: new FakeSteering(),
     clock,

@@ -16,6 +16,7 @@ import {
   updateElement,
 } from '../../linux/bpf/load.ts';
 import { tcx } from '../../linux/bpf/tcx.ts';
+import { hasTcx } from '../../linux/bpf/tcx-link.ts';
 import { type SystemError, VerifierError } from '../../linux/errors.ts';
 import { close } from '../../linux/syscall.ts';
 
@@ -70,7 +71,8 @@ t.test('a refused program throws with what the verifier said', async (t) => {
   t.throws(() => loadProgram(tc([label('again'), goto('again')]), {}), VerifierError);
 });
 
-t.test('an interface that does not exist is not a missing feature', async (t) => {
+const skip = !hasTcx() && 'kernel has no TCX';
+t.test('an interface that does not exist is not a missing feature', { skip }, async (t) => {
   const program = loadProgram(tc([mov.imm(R0, 0), exit()]), {});
   const error = t.throws(() => tcx.attach(program, 0x7fff_ffff, 'ingress')) as SystemError;
   t.match(error, { code: 'ERR_SYSTEM_CALL', message: /ENODEV/ });

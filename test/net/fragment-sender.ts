@@ -4,28 +4,8 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { createRequire } from 'node:module';
+import raw from 'raw-socket';
 import { fragments, udp } from '../support/packets.ts';
-
-/** raw-socket has no types. */
-type RawSocket = {
-  setOption(level: number, option: number, value: number): void;
-  send(
-    buffer: Buffer,
-    offset: number,
-    length: number,
-    target: string,
-    after: (error: Error | null) => void,
-  ): void;
-  close(): void;
-};
-type Raw = {
-  createSocket(options: { protocol: number }): RawSocket;
-  Protocol: { UDP: number };
-  SocketLevel: { IPPROTO_IP: number };
-  SocketOption: { IP_HDRINCL: number };
-};
-const raw = createRequire(import.meta.url)('raw-socket') as Raw;
 
 const [source = '', target = '', port = '', size = ''] = process.argv.slice(2);
 const ourPort = 6500;
@@ -34,15 +14,13 @@ const waitMs = 2000;
 const payload = randomBytes(Number(size));
 const hash = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
 const answers = createSocket('udp4');
-const timer = setTimeout(() => {
+setTimeout(() => {
   console.log(hash(payload), 'nothing');
   process.exit(0);
 }, waitMs);
 answers.on('message', (answer) => {
   console.log(hash(payload), hash(answer));
-  clearTimeout(timer);
-  answers.close();
-  socket.close();
+  process.exit(0);
 });
 const ip = { source, target, id: 1 + Math.floor(Math.random() * 65535) };
 const parts = fragments(udp(ip, ourPort, Number(port), payload), 1400, ip);

@@ -41,7 +41,8 @@ export type Stats = { packets: number[]; large: number[]; strange: number };
 const TUNSETIFF = 0x4004_54ca;
 const TUNSETOFFLOAD = 0x4004_54d0;
 const tunFlags = 0x0001 | 0x0100 | 0x1000 | 0x4000; // IFF_TUN MULTI_QUEUE NO_PI VNET_HDR
-const offloads = 0x01 | 0x02 | 0x04 | 0x20 | 0x40; // CSUM TSO4 TSO6 USO4 USO6
+const offloads = 0x01 | 0x02 | 0x04; // CSUM TSO4 TSO6
+const udpOffloads = 0x20 | 0x40; // USO4 USO6, since Linux 6.2
 const O_RDWR_NONBLOCK = 0x802;
 const virtioLength = 10;
 
@@ -64,7 +65,9 @@ function openQueue(): number {
   request.bytes.set(new TextEncoder().encode('mptun'));
   request.view.setUint16(16, tunFlags, true);
   check(ioctl(fd, TUNSETIFF, request.address), 'ioctl(TUNSETIFF)');
-  check(ioctl(fd, TUNSETOFFLOAD, offloads), 'ioctl(TUNSETOFFLOAD)');
+  if (ioctl(fd, TUNSETOFFLOAD, offloads | udpOffloads) < 0) {
+    check(ioctl(fd, TUNSETOFFLOAD, offloads), 'ioctl(TUNSETOFFLOAD)');
+  }
   return fd;
 }
 

@@ -54,7 +54,7 @@ export function rule(parts: Partial<Rule>): Rule {
   };
 }
 
-function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
+export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
   return {
     generation: 1,
     builtIns,

@@ -37,6 +37,9 @@ export type HairpinOptions = {
   readonly settings?: AgentOptions['settings'];
   /** Rules, sets and default of the agent's configuration. */
   readonly top?: NonNullable<AgentOptions['top']>;
+  /** What to start as the agent; the checkout's own otherwise. */
+  readonly command?: NonNullable<AgentOptions['command']>;
+  readonly environment?: Record<string, string>;
   /** The built-in firewall's allow and deny lists, YAML. */
   readonly policy?: string;
 };
@@ -88,6 +91,8 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       encapsulation,
       settings: { ...options.settings, ...settings },
       top: options.top ?? {},
+      environment: options.environment ?? {},
+      ...(options.command === undefined ? {} : { command: options.command }),
     });
     t.teardown(async () => {
       agent.program.signal('SIGCONT');

@@ -72,6 +72,7 @@ import {
   markMask,
   networkHalf,
   networkKey,
+  openingQueueOf,
   queueOf,
   type SteeringPolicy,
   tickShift,
@@ -128,7 +129,7 @@ export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: D
     label('control'),
     ...obeyControl(policy),
     ...obeyVerdict(),
-    ...redirect(policy, queueOf(ordinal, direction)),
+    ...redirect(policy, queueOf(ordinal, direction), openingQueueOf(policy, ordinal, direction)),
     ...ends(policy),
     ...finishing(counterAt),
   ];
@@ -338,10 +339,13 @@ function obeyNetworks(): Item[] {
   ];
 }
 
-function redirect(policy: SteeringPolicy, queue: number): Item[] {
+function redirect(policy: SteeringPolicy, queue: number, openingQueue: number): Item[] {
   return [
     label('redirect'),
     mov32.imm(R1, markBase | queue),
+    jne.imm(R7, keyOpens, 'queue-chosen'),
+    mov32.imm(R1, markBase | openingQueue),
+    label('queue-chosen'),
     store32(R6, skb.mark, R1),
     mov.imm(R1, policy.tun.index),
     mov.imm(R2, 0),

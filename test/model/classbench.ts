@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Rule } from '../../engine/classifier/rules.ts';
-import { parseClassBench } from '../model/rule-sets.ts';
+import { parseClassBench } from './rule-sets.ts';
 
 export const classBenchFolder =
   process.env.MICROPERIMETER_CLASSBENCH ?? join('..', 'shared', 'data', 'classbench');

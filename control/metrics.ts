@@ -1,0 +1,151 @@
+/**
+ * What the agent measures, for Prometheus: `GET /metrics` on an address of the operator's choice.
+ * Names and units are by its conventions; values are read from shared memory when asked.
+ */
+import { createServer, type Server } from 'node:http';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { ControlError, errnoNameOf } from './errors.ts';
+
+export type Amount = { readonly packets: number; readonly bytes: number };
+
+/** One reading of everything. */
+export type Measurements = {
+  readonly version: string;
+  /** By fate of the packet; `kind` is forwarded or dropped. */
+  readonly reasons: readonly (Amount & { readonly reason: string; readonly kind: string })[];
+  /** What the kernel programs did by themselves. */
+  readonly kernel: Readonly<Record<string, Amount>>;
+  readonly rules: readonly { readonly name: string; readonly hits: number }[];
+  readonly gateOpen: boolean;
+  readonly leaseSeconds: number;
+  readonly firewall: string;
+  readonly flows: number;
+  readonly flowCapacity: number;
+  readonly innerMtu: number;
+  /** Packets that waited for the agent in vain, as the kernel counts them. */
+  readonly tunDropped: number;
+};
+
+export type MetricsServer = {
+  /** Idempotent. */
+  close(): Promise<void>;
+};
+
+/** Throws a ControlError when the address or the port cannot be had. */
+export async function startMetricsServer(
+  address: string,
+  port: number,
+  measure: () => Measurements,
+): Promise<MetricsServer> {
+  const registry = createRegistry(measure);
+  const server = createServer((request, response) => {
+    request.resume();
+    if (request.method !== 'GET' || request.url !== '/metrics') {
+      response.writeHead(404, { 'content-type': 'text/plain' });
+      response.end('there is GET /metrics\n');
+      return;
+    }
+    registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': registry.contentType });
+      response.end(text);
+    });
+  });
+  await listen(server, address, port);
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function listen(server: Server, address: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      const errno = errnoNameOf(error);
+      reject(
+        new ControlError(
+          'ERR_METRICS_ADDRESS',
+          `metrics cannot listen on ${address}:${port} (${errno})`,
+          'Choose another address or port by metrics.listen in the configuration.',
+        ),
+      );
+    });
+    server.listen(port, address, () => resolve());
+  });
+}
+
+function createRegistry(measure: () => Measurements): Registry {
+  const registry = new Registry();
+  let now = measure();
+  const gauge = (name: string, help: string, value: () => number): void => {
+    new Gauge({
+      name: `microperimeter_${name}`,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(value());
+      },
+    });
+  };
+  // The first of all: those after it use its reading.
+  new Gauge({
+    name: 'microperimeter_build_info',
+    help: 'Version of the running agent.',
+    labelNames: ['version'],
+    registers: [registry],
+    collect() {
+      now = measure();
+      this.set({ version: now.version }, 1);
+    },
+  });
+  gauge('gate_open', '1 while traffic may be redirected.', () => (now.gateOpen ? 1 : 0));
+  gauge('gate_lease_seconds', 'What is left of the lease.', () => now.leaseSeconds);
+  gauge('flows', 'Flows in the table.', () => now.flows);
+  gauge('flow_capacity', 'Flows at most.', () => now.flowCapacity);
+  gauge('inner_mtu_bytes', 'Largest packet that the tunnel carries.', () => now.innerMtu);
+  addCounters(registry, () => now);
+  return registry;
+}
+
+type Row = { readonly labels: Readonly<Record<string, string>>; readonly value: number };
+
+function addCounters(registry: Registry, now: () => Measurements): void {
+  const counter = (
+    name: string,
+    help: string,
+    labelNames: readonly string[],
+    rows: () => readonly Row[],
+  ): void => {
+    new Counter({
+      name: `microperimeter_${name}_total`,
+      help,
+      labelNames,
+      registers: [registry],
+      // The sums are kept elsewhere; this one is told what they are.
+      collect() {
+        this.reset();
+        for (const { labels, value } of rows()) this.inc(labels, value);
+      },
+    });
+  };
+  const reasons = (amount: keyof Amount) => (): Row[] =>
+    now().reasons.map((row) => ({
+      labels: { reason: row.reason, fate: row.kind },
+      value: row[amount],
+    }));
+  const kernel = (amount: keyof Amount) => (): Row[] =>
+    Object.entries(now().kernel).map(([what, row]) => ({ labels: { what }, value: row[amount] }));
+  const labels = ['reason', 'fate'];
+  counter('packets', 'Packets by what became of them.', labels, reasons('packets'));
+  counter('bytes', 'IPv4 bytes by what became of their packets.', labels, reasons('bytes'));
+  counter('kernel_packets', 'Packets that met the kernel programs.', ['what'], kernel('packets'));
+  counter('kernel_bytes', 'Their bytes.', ['what'], kernel('bytes'));
+  counter('rule_connections', 'Connections that a rule decided.', ['rule'], () =>
+    now().rules.map(({ hits, name }) => ({ labels: { rule: name }, value: hits })),
+  );
+  counter('tun_dropped_packets', 'Packets that waited for the agent in vain.', [], () => [
+    { labels: {}, value: now().tunDropped },
+  ]);
+}

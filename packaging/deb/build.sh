@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes dist/microperimeter_VERSION_ARCHITECTURE.deb of dist/microperimeter. scripts/package --deb
+# calls it. The binary must not be stripped: that takes the agent out of it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+command -v dpkg-deb >/dev/null || {
+  echo "A Debian package is made by dpkg-deb, which is not here: apt install dpkg" >&2
+  exit 1
+}
+version=$(dist/microperimeter version)
+architecture=$(dpkg --print-architecture)
+package=dist/microperimeter_${version}_$architecture.deb
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+chmod 755 "$tree"
+
+install -D -m 755 dist/microperimeter "$tree/usr/bin/microperimeter"
+install -d "$tree/usr/lib/systemd/system"
+install -m 644 packaging/systemd/* "$tree/usr/lib/systemd/system"
+install -D -m 640 packaging/config.yaml "$tree/etc/microperimeter/config.yaml"
+doc=$tree/usr/share/doc/microperimeter
+install -d "$doc"
+install -m 644 README.md docs/*.md "$doc"
+install -m 644 LICENSE "$doc/copyright"
+install -m 644 dist/bundle/third-party-licenses.txt "$doc"
+
+install -d "$tree/DEBIAN"
+for script in postinst prerm postrm; do
+  install -m 755 "packaging/deb/$script" "$tree/DEBIAN/$script"
+done
+echo /etc/microperimeter/config.yaml >"$tree/DEBIAN/conffiles"
+kilobytes=$(du -sk --exclude=DEBIAN "$tree" | cut -f1)
+sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" \
+  -e "s/@KILOBYTES@/$kilobytes/" packaging/deb/control >"$tree/DEBIAN/control"
+# A fast compression: the strongest takes a minute to save a fifth.
+dpkg-deb --root-owner-group -Zxz -z1 --build "$tree" "$package" >/dev/null
+ls -sh "$package"

@@ -1,0 +1,58 @@
+/** What the unit files say agrees with the program. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import t from 'tap';
+import { ExitCode } from '../../cli/exit-codes.ts';
+import { pinDirectory } from '../../cli/host-policy.ts';
+import { defaults } from '../../engine/config.ts';
+
+const files = ['microperimeter.service', 'run-microperimeter-bpf.mount'].map(
+  (name) => `packaging/systemd/${name}`,
+);
+const [service, mount] = files.map((file) => readFileSync(file, 'utf8'));
+
+/** The values of a key, in order. */
+function values(unit: string | undefined, key: string): string[] {
+  return [...(unit ?? '').matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map(([, value]) => value!);
+}
+
+t.test('the service finds its directories', async (t) => {
+  const [directory] = values(service, 'RuntimeDirectory');
+  t.equal(defaults.control.socket, `/run/${directory}/control.sock`);
+  t.same(values(mount, 'Where'), [pinDirectory]);
+  const unitName = `${pinDirectory.slice(1).replaceAll('/', '-')}.mount`;
+  t.equal(basename(files[1]!), unitName, 'systemd wants a mount named after its place');
+  for (const key of ['Wants', 'After']) t.match(values(service, key)[0], unitName, key);
+  t.same(values(service, 'RuntimeDirectoryPreserve'), ['yes'], 'pins outlive a crash');
+});
+
+t.test('it is not started again for what a restart does not mend', async (t) => {
+  const { NotPermitted, Unsupported, Usage } = ExitCode;
+  const codes = values(service, 'RestartPreventExitStatus');
+  t.same(codes, [[Usage, NotPermitted, Unsupported].join(' ')]);
+});
+
+t.test('nobody brings code into it', async (t) => {
+  t.match(values(service, 'UnsetEnvironment'), [/\bNODE_OPTIONS\b/]);
+  t.same(values(service, 'NoNewPrivileges'), ['yes']);
+});
+
+t.test('systemd understands every line', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'mp-unit-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  // It looks for the program, which is not installed here.
+  const program = service!.replace('ExecStart=/usr/bin/microperimeter', 'ExecStart=/bin/true');
+  const copies = files.map((file) => join(directory, basename(file)));
+  writeFileSync(copies[0]!, program);
+  writeFileSync(copies[1]!, mount!);
+  const { error, status, stderr } = spawnSync('systemd-analyze', ['verify', ...copies], {
+    encoding: 'utf8',
+  });
+  if (error !== undefined) return t.comment('there is no systemd-analyze here');
+  // Of a host's other units it complains too.
+  const ours = stderr.split('\n').filter((line) => /microperimeter/.test(line));
+  t.same(ours, []);
+  t.equal(status, 0, stderr);
+});
