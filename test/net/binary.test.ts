@@ -26,7 +26,7 @@ const directory = mkdtempSync(join(tmpdir(), 'microperimeter-binary-'));
 t.teardown(() => rmSync(directory, { recursive: true }));
 const binary = join(directory, 'microperimeter');
 
-const built = spawnSync('scripts/package', ['--deb'], {
+const built = spawnSync('scripts/package', ['--deb', '--built'], {
   encoding: 'utf8',
   env: { ...process.env, NODE_OPTIONS: '' },
 });
