@@ -37,9 +37,7 @@ export type FirewallOptions = {
   /** A file with allow and deny lists (lab/firewall/policy.ts); the builtin firewall only. */
   readonly policy?: string;
   readonly address?: string;
-  /**
-   * `gateway`: answer as an appliance behind a gateway load balancer; the builtin firewall only.
-   */
+  /** `gateway`: as an appliance behind a gateway load balancer; the builtin firewall only. */
   readonly answer?: 'plain' | 'gateway';
   readonly onEvent?: (event: FirewallEvent) => void;
 };

@@ -208,19 +208,17 @@ const tunnel = block({
     const message = `must be 0 or left out: ${encapsulation} has no other`;
     context.addIssue({ code: 'custom', message, path: ['vni'] });
   })
-  .transform((value): Config['tunnel'] => {
-    const vni = value.vni ?? standard.vni;
-    return {
-      ...value,
-      vni,
-      port: value.port ?? standard.port[value.encapsulation],
-      vxlan: {
-        ...value.vxlan,
-        egressVni: value.vxlan.egressVni ?? vni,
-        ingressVni: value.vxlan.ingressVni ?? vni,
-      },
-    };
-  });
+  .transform(({ encapsulation, vni = standard.vni, ...rest }): Config['tunnel'] => ({
+    encapsulation,
+    vni,
+    ...rest,
+    port: rest.port ?? standard.port[encapsulation],
+    vxlan: {
+      ...rest.vxlan,
+      egressVni: rest.vxlan.egressVni ?? vni,
+      ingressVni: rest.vxlan.ingressVni ?? vni,
+    },
+  }));
 
 const telemetry = block({
   interval: duration(limits.intervalMs).default(defaults.telemetry.intervalMs),

@@ -1,9 +1,9 @@
 /**
  * The firewall's UDP socket: any number of datagrams from any sender with one call (recvmmsg, with
  * UDP_GRO), answers with one call (sendmmsg, with UDP_SEGMENT), each to its sender's address at the
- * tunnel port, from this socket; or as a gateway's appliance does (gateway.ts). The bytes are never
- * copied: what is sent back is what was received, in the place where it was received, whole or as
- * runs of it.
+ * tunnel port, from this socket; or as a gateway's appliance answers (gateway.ts). The bytes are
+ * never copied: what is sent back is what was received, in the place where it was received, whole
+ * or as runs of it.
  *
  *     memory   | slot 0: 64 KiB | slot 1 | … | held 0: 16 KiB | held 1 | … |
  */

@@ -33,6 +33,6 @@ echo /etc/microperimeter/config.yaml >"$tree/DEBIAN/conffiles"
 kilobytes=$(du -sk --exclude=DEBIAN "$tree" | cut -f1)
 sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" \
   -e "s/@KILOBYTES@/$kilobytes/" packaging/deb/control >"$tree/DEBIAN/control"
-# A fast compression: the strongest takes a minute to save a fifth.
-dpkg-deb --root-owner-group -Zxz -z1 --build "$tree" "$package" >/dev/null
+# A twentieth of the time of xz for a fifth more; whoever has Linux 6.6 has a dpkg that reads it.
+dpkg-deb --root-owner-group -Zzstd -z3 --build "$tree" "$package" >/dev/null
 ls -sh "$package"
