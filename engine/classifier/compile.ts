@@ -18,7 +18,7 @@ const scannedMax = 4096;
 const workMax = 2 ** 26;
 
 /** A quarter of a gigabyte holds 100,000 rules of the kinds that people write. */
-export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 30_000 };
+export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 60_000 };
 
 /**
  * @param rules the first that matches decides
