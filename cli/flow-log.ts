@@ -16,9 +16,9 @@ export type FlowLogOptions = {
   failed(message: string): void;
 };
 
-export const drainMs = 200;
+const drainMs = 200;
 /** 3 MB a second; making them takes 5 % of a core. */
-export const linesPerSecond = 10_000;
+const linesPerSecond = 10_000;
 
 export class FlowLog {
   /** Lines written, and lines lost for any cause. */

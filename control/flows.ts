@@ -42,7 +42,7 @@ export type FlowNames = {
   rule(rule: number, generation: number): string;
 };
 
-export const maximumFlowRows = 10_000;
+const maximumFlowRows = 10_000;
 const defaultFlowRows = 50;
 
 export const verdictNames: Readonly<Record<Verdict, string>> = {

@@ -31,10 +31,10 @@ export const slotLength = headroom + Math.ceil(maximumPacketLength / 64) * 64;
  * bytes (RFC 879 minimum MSS) with 60 + 60 bytes of inner and 80 of tunnel header each; a real one
  * is a tenth of that. When a batch exhausts it the engine flushes and starts over.
  */
-export const scratchLength = 4 * 1024 * 1024;
+const scratchLength = 4 * 1024 * 1024;
 
 /** The longest answer of ours: an ICMP error of 576 bytes (RFC 1812 section 4.3.2.3). */
-export const answerLength = 1024;
+const answerLength = 1024;
 
 const heldLength = heldSlots * heldSlotLength;
 

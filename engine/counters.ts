@@ -18,7 +18,7 @@ export const Gauge = {
   FlowsEvicted: 5,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
-export const gaugeCount = Object.keys(Gauge).length;
+const gaugeCount = Object.keys(Gauge).length;
 
 const headerBytes = 8;
 export const countersByteLength = headerBytes + 8 * (2 * reasonCount + gaugeCount);

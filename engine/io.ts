@@ -8,16 +8,10 @@
  * fills it from index 0 and its packets stay valid until the next read into the same batch.
  */
 import type { Reason } from '../parsers/reason.ts';
-import {
-  Direction,
-  Gso,
-  maximumDatagramLength,
-  maximumSegments,
-  type Pieces,
-} from '../tunnel/pieces.ts';
+import { Direction, Gso, type Pieces } from '../tunnel/pieces.ts';
 
 // Words that tunnel/ speaks too; they stand in the lower folder.
-export { Direction, Gso, maximumDatagramLength, maximumSegments };
+export { Direction, Gso };
 
 /** Columns of packets read from a device. `at` points to the IPv4 header. */
 export type PacketBatch = {

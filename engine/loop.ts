@@ -49,7 +49,7 @@ const minimumMtu = 68;
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
  * heart, so the data path must end.
  */
-export class DeviceFailure extends Error {
+class DeviceFailure extends Error {
   readonly code = 'ERR_DEVICE_FAILURE';
 
   constructor(errno: number) {

@@ -24,7 +24,7 @@ export type TelemetryCredentials = {
 };
 
 /** More than any collector's answer: OTLP's is a few bytes, an error page a few thousand. */
-export const maximumAnswerLength = 65_536;
+const maximumAnswerLength = 65_536;
 
 class AttemptError extends Error {
   readonly gateCause: GateCause;

@@ -35,7 +35,7 @@ export type AgentStatus = {
 };
 
 /** Short, so that the story is: the gate closes within `gateBoundMs` of the telemetry's end. */
-export const telemetryTimes = { intervalMs: 1000, timeoutMs: 500, retries: 2 } as const;
+const telemetryTimes = { intervalMs: 1000, timeoutMs: 500, retries: 2 } as const;
 const { intervalMs, timeoutMs, retries } = telemetryTimes;
 /** Interval + timeout x retries, and a second. */
 export const gateBoundMs = intervalMs + timeoutMs * retries + 1000;

@@ -7,7 +7,7 @@ import type { Capture } from './capture.ts';
 import type { Stage } from './stage.ts';
 
 /** tshark's names of the tunnels that the lab speaks. */
-export const tunnelled = '(geneve || vxlan)';
+const tunnelled = '(geneve || vxlan)';
 
 /** Packets with the mark, by where they were seen. */
 export type Sightings = {

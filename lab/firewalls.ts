@@ -22,7 +22,7 @@ export const tunnelPorts: Readonly<Record<Encapsulation, number>> = {
   gcp: 6081,
   vxlan: 4789,
 };
-export const telemetryPort = 443;
+const telemetryPort = 443;
 export const defaultVni = 48813;
 
 /** A line of the firewall's standard output. */

@@ -79,7 +79,7 @@ export function join(a: Namespace, aName: string, b: Namespace, bName: string): 
   ]);
 }
 
-export function removeAllNamespaces(): void {
+function removeAllNamespaces(): void {
   for (const name of [...made]) {
     made.delete(name);
     spawnSync('ip', ['netns', 'del', name]);

@@ -48,7 +48,7 @@ const pings = 5;
 /** After the agent's death, traffic flows again within this. */
 const recoveryMs = 1000;
 
-export const steps: readonly Step[] = [
+const steps: readonly Step[] = [
   { name: 'direct', title: 'Traffic flows directly', play: playDirect },
   { name: 'redirect', title: 'Redirection is on', play: playRedirect },
   { name: 'blocked', title: 'The firewall blocks a request', play: playBlocked },

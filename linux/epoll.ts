@@ -33,7 +33,7 @@ export function createWaker(): Waker {
   return openWaker(fd);
 }
 
-export function openWaker(fd: Fd): Waker {
+function openWaker(fd: Fd): Waker {
   const one = allocate(counterLength);
   one.view.setUint32(0, 1, LITTLE_ENDIAN);
   const closers = new Closers();
@@ -54,7 +54,7 @@ export function openReadiness(fds: readonly Fd[], wakeFd: Fd): EpollReadiness {
   return new EpollReadiness(fds, wakeFd);
 }
 
-export class EpollReadiness implements Readiness {
+class EpollReadiness implements Readiness {
   private readonly epoll: Fd;
   private readonly wakeFd: Fd;
   private readonly capacity: number;

@@ -33,9 +33,6 @@ export const writev: (fd: Fd, iovec: Address, count: number) => number = libc.fu
 export const ioctl: (fd: Fd, request: number, argument: Address) => number = libc.func(
   'int ioctl(int, unsigned long, uintptr_t)',
 );
-export const fcntl: (fd: Fd, command: number, argument: number) => number = libc.func(
-  'int fcntl(int, int, long)',
-);
 export const socket: (domain: number, type: number, protocol: number) => Fd = libc.func(
   'int socket(int, int, int)',
 );
@@ -63,9 +60,6 @@ export const getsockopt: (
   value: Address,
   length: Address,
 ) => number = libc.func('int getsockopt(int, int, int, uintptr_t, uintptr_t)');
-export const getsockname: (fd: Fd, address: Address, length: Address) => number = libc.func(
-  'int getsockname(int, uintptr_t, uintptr_t)',
-);
 export const send: (fd: Fd, buffer: Address, length: number, flags: number) => number = libc.func(
   'ssize_t send(int, uintptr_t, size_t, int)',
 );
@@ -74,9 +68,6 @@ export const recv: (fd: Fd, buffer: Address, length: number, flags: number) => n
 );
 export const sendmsg: (fd: Fd, message: Address, flags: number) => number = libc.func(
   'ssize_t sendmsg(int, uintptr_t, int)',
-);
-export const recvmsg: (fd: Fd, message: Address, flags: number) => number = libc.func(
-  'ssize_t recvmsg(int, uintptr_t, int)',
 );
 export const sendmmsg: (fd: Fd, messages: Address, count: number, flags: number) => number =
   libc.func('int sendmmsg(int, uintptr_t, unsigned int, int)');
@@ -107,9 +98,6 @@ export const mmap: (
   fd: Fd,
   offset: number,
 ) => Address = libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, long)');
-export const munmap: (address: Address, length: number) => number = libc.func(
-  'int munmap(uintptr_t, size_t)',
-);
 export const mount: (
   source: string,
   target: string,

@@ -177,7 +177,7 @@ const tcpFlagsAt = 13;
 const tcpCwr = 0x80;
 const udpHeaderLength = 8;
 
-export class TunQueue implements PacketDevice {
+class TunQueue implements PacketDevice {
   readonly direction: Direction;
   readonly interfaceIndex: number;
   /** Why reading stopped, when it was not for want of packets: an errno (EBADFD: device gone). */

@@ -18,7 +18,7 @@ import {
 } from './syscall.ts';
 
 /** Room for one control message with an int (UDP_GRO), padded to 8. */
-export const receiveControlLength = abi.cmsghdr.size + 8;
+const receiveControlLength = abi.cmsghdr.size + 8;
 
 export class DatagramReceiver {
   private readonly fd: Fd;

@@ -104,7 +104,7 @@ export function openTunnelSocket(
   return new UdpTunnelSocket(descriptors, arena, batchSize, tuning.segmentation ?? true);
 }
 
-export class UdpTunnelSocket implements TunnelSocket {
+class UdpTunnelSocket implements TunnelSocket {
   readonly results: Int32Array;
   private readonly receiver: DatagramReceiver;
   private readonly sender: DatagramSender;

@@ -46,7 +46,7 @@ export const IcmpType = {
 export type IcmpType = (typeof IcmpType)[keyof typeof IcmpType];
 
 /** Code of DestinationUnreachable: fragmentation needed and DF set. */
-export const icmpFragmentationNeeded = 4;
+const icmpFragmentationNeeded = 4;
 
 /** An ICMP error, IPv4 header included, is at most this long (RFC 1812 section 4.3.2.3). */
 const maximumErrorLength = 576;

@@ -48,7 +48,7 @@ const reserved: Readonly<Record<string, string>> = { koffi: 'linux/syscall.ts' }
 
 export const folders: readonly string[] = Object.keys(layers);
 
-export function folderOf(path: string): string {
+function folderOf(path: string): string {
   return path.slice(0, path.indexOf('/'));
 }
 

@@ -1,9 +1,6 @@
 /**
  * The rules of this repository that a program can check and biome does not: `node
- * dist/scripts/tidy.js [--strict]` prints what breaks them, one line each, and exits with 1.
- *
- * What a half-built tree has by nature (a file nobody imports yet) is only counted as long as its
- * rule is in `lenient`; `--strict` names each and fails.
+ * dist/scripts/tidy.js` prints what breaks them, one line each, and exits with 1.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -11,11 +8,11 @@ import { fileURLToPath } from 'node:url';
 import { folders, forbidden } from './layers.ts';
 import { lineAt, readSource, type Source } from './source.ts';
 
-/** Rules that warn. Empty when the product is whole. */
-const lenient: readonly string[] = ['dead-file', 'unused-export', 'unused-reason'];
-
 const fileLinesMax = 400;
 const lineLengthMax = 100;
+
+/** What a bundle has in the place of other files: their names are those files'. */
+const embedded = /^packaging\/embedded\//;
 
 /** Where programs start: nobody imports them. What a shell file or package.json names is one. */
 const entries: readonly RegExp[] = [
@@ -24,8 +21,7 @@ const entries: readonly RegExp[] = [
   /\.test\.ts$/,
   /\.bench\.ts$/,
   /\.d\.ts$/,
-  // What a bundle has in the place of other files.
-  /^packaging\/embedded\//,
+  embedded,
   // Programs that tests start in a namespace.
   /^test\/net\/(cap-watcher|raw-sender|segment-sender|steering-agent)\.ts$/,
   /^scripts\/(test|tidy|abi-golden)\.ts$/,
@@ -156,7 +152,7 @@ function unusedExports(sources: readonly Source[]): Finding[] {
   const isUsedInside = (code: string, name: string) =>
     code.split(new RegExp(`\\b${name}\\b`)).length > 2;
   return sources.flatMap(({ path, code, exports }) =>
-    used.has(`${path} *`) || path.endsWith('.d.ts')
+    used.has(`${path} *`) || path.endsWith('.d.ts') || embedded.test(path)
       ? []
       : exports
           .filter(({ name }) => !used.has(`${path} ${name}`))
@@ -237,16 +233,9 @@ function filesUnder(root: string, folder: string): string[] {
 }
 
 function main(): void {
-  const strict = process.argv.includes('--strict');
-  const findings = tidy(readTree(process.cwd()));
-  const fails = (rule: string) => strict || !lenient.includes(rule);
-  for (const { rule, path, line, text } of findings.filter(({ rule }) => fails(rule))) {
+  for (const { rule, path, line, text } of tidy(readTree(process.cwd()))) {
     console.log(`${path}:${line}: ${text} [${rule}]`);
     process.exitCode = 1;
-  }
-  for (const rule of strict ? [] : lenient) {
-    const count = findings.filter((finding) => finding.rule === rule).length;
-    if (count > 0) console.log(`${count} warnings of ${rule}; --strict names them`);
   }
 }
 

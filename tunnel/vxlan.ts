@@ -39,9 +39,6 @@ const baseLength = 8;
 /** The I flag as the first word of the header: it must be set, all else is ignored on receipt. */
 const vniFlag = 0x08000000;
 
-/** IANA port of VXLAN. */
-export const vxlanPort = 4789;
-
 export type VxlanOptions = {
   /** UDP destination port. */
   port: number;

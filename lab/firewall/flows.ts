@@ -9,7 +9,7 @@ import { findHttpRequests, findServerName, type HttpRequest } from './inspect.ts
 import { findDenial, type Policy } from './policy.ts';
 
 /** Bytes looked into, each direction: room for a request head and a large ClientHello. */
-export const inspectedLength = 4096;
+const inspectedLength = 4096;
 /**
  * Flows known at once; the oldest goes first. 4 KiB a side while they are new: 512 MiB at worst.
  */

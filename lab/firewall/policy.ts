@@ -89,7 +89,7 @@ export function findDenial(policy: Policy, facts: Facts): string {
   return '';
 }
 
-export function describe(rule: Rule): string {
+function describe(rule: Rule): string {
   return Object.entries(rule)
     .map(([key, value]) => `${key} ${value}`)
     .join(', ');

@@ -23,6 +23,7 @@ import { nearHeaders, ruleArbitrary } from '../support/arbitrary-rules.ts';
 
 const seed = Number(process.env.SEED ?? 20_240_611);
 const isFull = process.env.MICROPERIMETER_FULL === '1';
+if (isFull) t.setTimeout(0);
 
 function lookUp(tables: Tables, header: Header): number {
   const { opener, local, remote, localPort, remotePort, protocol } = header;

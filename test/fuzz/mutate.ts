@@ -216,7 +216,7 @@ export function mendHeader(bytes: Buffer): void {
 }
 
 /** The packet of the other direction, as far as addresses and ports go. */
-export function swapEnds(bytes: Buffer): void {
+function swapEnds(bytes: Buffer): void {
   const header = headerLengthOf(bytes);
   if (bytes.length < 20) return;
   const source = bytes.readUInt32BE(12);

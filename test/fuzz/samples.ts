@@ -38,8 +38,8 @@ export function gsoKind({ gso }: Sample): number {
 
 export const corpusFolder = 'test/golden/corpus';
 /** Who sends a packet that goes out, and one that comes in. */
-export const outward: Ip = { source: '10.1.0.10', target: '10.2.0.20' };
-export const inward: Ip = { source: '10.2.0.20', target: '10.1.0.10' };
+const outward: Ip = { source: '10.1.0.10', target: '10.2.0.20' };
+const inward: Ip = { source: '10.2.0.20', target: '10.1.0.10' };
 
 const hex = (digits: string) => Buffer.from(digits, 'hex');
 const zeros = (length: number) => Buffer.alloc(length);

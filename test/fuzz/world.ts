@@ -89,7 +89,7 @@ function gather(arena: Arena, pieces: Pieces): Buffer {
   return Buffer.concat(parts);
 }
 
-export class FuzzDevice implements PacketDevice {
+class FuzzDevice implements PacketDevice {
   readonly failure = 0;
   readonly direction: Direction;
   readonly interfaceIndex = 2;
@@ -140,7 +140,7 @@ export class FuzzDevice implements PacketDevice {
 
 type Queued = { at: number[]; length: number[]; segmentSize: number; peer: number; tos: number };
 
-export class FuzzSocket implements TunnelSocket {
+class FuzzSocket implements TunnelSocket {
   readonly results = new Int32Array(8);
   readonly inbox: { bytes: Buffer; source: number; segmentSize: number; reason: Reason }[] = [];
   readonly sent: Sent[] = [];

@@ -22,11 +22,8 @@ import { ping, requestWeb, startWebServer } from '../../lab/traffic.ts';
 import { shell, startHairpin } from '../support/hairpin.ts';
 
 const noRegistry = 75;
-const directory = mkdtempSync(join(tmpdir(), 'microperimeter-binary-'));
-t.teardown(() => rmSync(directory, { recursive: true }));
-const binary = join(directory, 'microperimeter');
 
-const built = spawnSync('scripts/package', ['--deb'], {
+const built = spawnSync('scripts/package', ['--deb', '--built'], {
   encoding: 'utf8',
   env: { ...process.env, NODE_OPTIONS: '' },
 });
@@ -36,6 +33,9 @@ if (built.status === noRegistry && process.env.CI === undefined) {
 }
 const deb = /dist\/\S+\.deb$/m.exec(built.stdout)?.[0] ?? '';
 t.equal(built.status, 0, `scripts/package: ${built.stderr}`);
+const directory = mkdtempSync(join(tmpdir(), 'microperimeter-binary-'));
+t.teardown(() => rmSync(directory, { recursive: true }));
+const binary = join(directory, 'microperimeter');
 copyFileSync('dist/microperimeter', binary);
 
 function run(args: readonly string[], environment: Record<string, string> = {}) {

@@ -3,7 +3,7 @@
 export const TCP = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16, URG: 32, ECE: 64, CWR: 128 };
 
 /** RFC 1071, naively: the ones' complement sum of big-endian words, complemented. */
-export function naiveChecksum(...parts: Uint8Array[]): number {
+function naiveChecksum(...parts: Uint8Array[]): number {
   const bytes = Buffer.concat(parts);
   let sum = 0;
   for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i] << 8) | (bytes[i + 1] ?? 0);

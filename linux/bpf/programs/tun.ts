@@ -68,7 +68,7 @@ const headerAt = -16;
 const counterAt = -24;
 
 /** Source of what we put in by an interface: locally administered, valid, `mp`. */
-export const reinjectedSource = Uint8Array.of(0x02, 0x6d, 0x70, 0, 0, 0x01);
+const reinjectedSource = Uint8Array.of(0x02, 0x6d, 0x70, 0, 0, 0x01);
 
 /** Registers that live long: R6 context, R7 interface, R8 1 for ingress. */
 export function tunProgram(policy: SteeringPolicy): Program {
