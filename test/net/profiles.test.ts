@@ -44,8 +44,7 @@ async function transfers(t: Test, { topology }: Hairpin): Promise<void> {
   ] as const;
   for (const [way, from, to, address] of ways) {
     const received = shell(to, 'socat -u TCP-LISTEN:9000,reuseaddr - | sha256sum');
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    await shell(from, `${source} | socat -u - TCP:${address}:9000`);
+    await shell(from, `${source} | socat -u - TCP:${address}:9000,retry=50,interval=0.1`);
     t.equal(await received, expected, `${megabytes} MB ${way}`);
   }
 }
