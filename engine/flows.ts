@@ -2,9 +2,8 @@
  * The flow table: one record for both directions of a connection, in columns allocated once.
  *
  * A record is a number. Its key is the 5-tuple in canonical order (the lower address-and-port end
- * is A), so both directions find the same record; `localIsA` says which end is this host's. The
- * index is open addressing with linear probing at a load of at most one half, and deletion shifts
- * back instead of leaving tombstones, so a probe ends at the first empty slot.
+ * is A), so both directions find the same record (engine/flow-index.ts); `localIsA` says which end is
+ * this host's.
  *
  * A full table makes room by ending, in this order: the flow that closed first, a second ago or
  * more; the longest-silent of those not established, so that a flood of half-open connections
@@ -18,6 +17,7 @@ import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
 import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
 import { hashTuple, RandomWords } from './flow-hash.ts';
+import { FlowIndex } from './flow-index.ts';
 import { FlowEnd, FlowEvent, FlowLogWriter, flowLogByteLength } from './flow-log.ts';
 import { FlowQueues } from './flow-queue.ts';
 import { idleLimit, ticksPerSecond } from './flow-timeouts.ts';
@@ -90,8 +90,7 @@ export class Flows {
   private readonly log: FlowLogWriter;
   private readonly free: Int32Array;
   private freeCount: number;
-  private readonly index: Int32Array;
-  private readonly mask: number;
+  private readonly index: FlowIndex;
   private readonly seed: number;
   private sweepAt = 0;
   private highWater = 0;
@@ -117,9 +116,7 @@ export class Flows {
     this.capacity = capacity;
     this.log = new FlowLogWriter(logMemory);
     this.queues = new FlowQueues(capacity, 2);
-    const slots = 2 ** Math.ceil(Math.log2(capacity * 2));
-    this.index = new Int32Array(slots);
-    this.mask = slots - 1;
+    this.index = new FlowIndex(capacity);
     const columns = openFlowColumns(memory, capacity);
     // A table that a dead worker left behind.
     columns.used.fill(0);
@@ -172,19 +169,7 @@ export class Flows {
     this.keyPorts = ports;
     this.keyProtocol = protocol;
     this.keyHash = hash;
-    for (let slot = hash & this.mask; ; slot = (slot + 1) & this.mask) {
-      const flow = this.index[slot] - 1;
-      if (flow < 0) return noFlow;
-      if (
-        this.hash[flow] === hash &&
-        this.addressA[flow] === a &&
-        this.addressB[flow] === b &&
-        this.ports[flow] === ports &&
-        this.protocol[flow] === protocol
-      ) {
-        return flow;
-      }
-    }
+    return this.index.find(a, b, ports, protocol, hash);
   }
 
   /**
@@ -208,9 +193,8 @@ export class Flows {
     this.localIsA[flow] = direction === 0 ? this.sourceIsA : 1 - this.sourceIsA;
     this.link[flow] = link;
     this.begin(flow, direction, verdict, nowTick);
-    let slot = this.keyHash & this.mask;
-    while (this.index[slot] !== 0) slot = (slot + 1) & this.mask;
-    this.index[slot] = flow + 1;
+    const { keyA, keyB, keyHash, keyPorts, keyProtocol } = this;
+    this.index.insert(flow, keyA, keyB, keyPorts, keyProtocol, keyHash);
     return flow;
   }
 
@@ -342,17 +326,7 @@ export class Flows {
   remove(flow: number, end: FlowEnd): void {
     this.writeEnd(flow, end);
     this.queues.leave(flow);
-    let hole = this.hash[flow] & this.mask;
-    while (this.index[hole] !== flow + 1) hole = (hole + 1) & this.mask;
-    // Shift back what probed past the hole (Knuth 6.4, algorithm R).
-    for (let slot = (hole + 1) & this.mask; this.index[slot] !== 0; slot = (slot + 1) & this.mask) {
-      const home = this.hash[this.index[slot] - 1] & this.mask;
-      if (((slot - home) & this.mask) >= ((slot - hole) & this.mask)) {
-        this.index[hole] = this.index[slot];
-        hole = slot;
-      }
-    }
-    this.index[hole] = 0;
+    this.index.remove(flow, this.hash[flow]);
     this.used[flow] = 0;
     this.free[this.freeCount++] = flow;
     this.count--;
