@@ -2,8 +2,8 @@
  * The flow table: one record for both directions of a connection, in columns allocated once.
  *
  * A record is a number. Its key is the 5-tuple in canonical order (the lower address-and-port end
- * is A), so both directions find the same record (engine/flow-index.ts); `localIsA` says which end is
- * this host's.
+ * is A), so both directions find the same record (engine/flow-index.ts); `localIsA` says which end
+ * is this host's.
  *
  * A full table makes room by ending, in this order: the flow that closed first, a second ago or
  * more; the longest-silent of those not established, so that a flood of half-open connections
