@@ -6,7 +6,7 @@
 import { closeSync, openSync, write, writeSync } from 'node:fs';
 import { describeFlow, type FlowLogNames } from '../control/flow-line.ts';
 import { createFlowRecord, FlowLogReader, type FlowRecord } from '../engine/flow-log.ts';
-import { monotonicMs } from './clock.ts';
+import { monotonicMs } from '../engine/ticks.ts';
 
 export type FlowLogOptions = {
   readonly file: string;

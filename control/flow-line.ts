@@ -1,6 +1,7 @@
 /** A record of the flow log (engine/flow-log.ts) as it stands in the file. */
 import { FlowEnd, FlowEvent, type FlowRecord } from '../engine/flow-log.ts';
-import { tickMs, Verdict } from '../engine/flows.ts';
+import { Verdict } from '../engine/flows.ts';
+import { tickMs } from '../engine/ticks.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type FlowNames, protocolNames, verdictNames } from './flows.ts';
 

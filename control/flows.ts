@@ -3,7 +3,8 @@
  * shared columns; never stops the data path. One pass over the table: 10 ms for a million records.
  */
 import type { FlowColumns } from '../engine/flow-columns.ts';
-import { FlowState, tickMs, Verdict } from '../engine/flows.ts';
+import { FlowState, Verdict } from '../engine/flows.ts';
+import { tickMs } from '../engine/ticks.ts';
 import { Protocol } from '../parsers/ipv4.ts';
 import { formatAddress, parseAddress } from '../parsers/text.ts';
 

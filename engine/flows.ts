@@ -49,7 +49,6 @@ export const FlowState = { Opening: 0, Open: 1, HalfClosed: 2, Closed: 3 } as co
 export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 
 export const noFlow = -1;
-export const tickMs = 100;
 
 /** Established: TCP's opener went on after an answer; of other protocols one answer will do. */
 const Progress = { Unanswered: 0, Answered: 1, Established: 2 } as const;

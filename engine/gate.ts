@@ -12,7 +12,7 @@
  * the state first. A reader between two words of a close sees the old, still valid, lease.
  */
 
-const tickMs = 100;
+import { tickMs } from './ticks.ts';
 
 type CauseRow = readonly [name: string, sentence: string];
 

@@ -7,7 +7,7 @@ import { innerMtu } from '../tunnel/encapsulation.ts';
 import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
-import { OnFailure, tickMs } from './flows.ts';
+import { OnFailure } from './flows.ts';
 import type { Gate } from './gate.ts';
 import {
   createDatagramBatch,
@@ -20,6 +20,7 @@ import {
 import { GateView, type Path } from './path.ts';
 import { Redirect } from './redirect.ts';
 import { Reinject } from './reinject.ts';
+import { tickMs } from './ticks.ts';
 
 /** Longest sleep. The kernel takes the engine for dead after several of these. */
 const sleepMs = 100;

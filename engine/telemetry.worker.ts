@@ -12,11 +12,7 @@ import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
 import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
-
-function monotonicMs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1000 + nanoseconds / 1e6;
-}
+import { monotonicMs } from './ticks.ts';
 
 function tell(message: TelemetryMessage): void {
   parentPort?.postMessage(message);

@@ -5,10 +5,10 @@
 import { compile } from '../../engine/classifier/compile.ts';
 import { type Finding, lint } from '../../engine/classifier/lint.ts';
 import type { Config } from '../../engine/config.ts';
+import { formatAddress } from '../../parsers/text.ts';
 import { readConfigFile } from '../config/file.ts';
 import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
 import { verdicts } from '../config/rules.ts';
-import { formatAddress } from '../config/text.ts';
 import { CredentialError, loadCredentials } from '../credentials.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { builtInsOf } from '../host-policy.ts';

@@ -1,7 +1,8 @@
 /** What single values cannot tell: whether the sections fit together. */
 import type { FirewallConfig } from '../../engine/config.ts';
+import { formatAddress } from '../../parsers/text.ts';
 import type { Sections } from './schema.ts';
-import { contains, formatAddress, formatDuration, formatPrefix } from './text.ts';
+import { contains, formatDuration, formatPrefix } from './text.ts';
 
 type Misfit = { readonly path: readonly (string | number)[]; readonly message: string };
 

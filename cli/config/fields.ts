@@ -2,12 +2,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Prefix, Range } from '../../engine/config.ts';
+import { parseAddress } from '../../parsers/text.ts';
 import {
   durationPattern,
   formatDuration,
   formatPrefix,
   hasHostBits,
-  parseAddress,
   parseDuration,
   parseEndpoint,
   parseException,

@@ -5,12 +5,12 @@
  */
 import { z } from 'zod';
 import { type Range as Limits, limits } from '../../engine/config.ts';
+import { parseAddress } from '../../parsers/text.ts';
 import { show } from './fields.ts';
 import {
   formatPrefix,
   hasHostBits,
   lastAddress,
-  parseAddress,
   parsePrefix,
   parseProtocol,
   withoutHostBits,

@@ -10,6 +10,7 @@ import {
   limits,
   type TelemetryTarget,
 } from '../../engine/config.ts';
+import { parseAddress } from '../../parsers/text.ts';
 import {
   address,
   block,
@@ -28,7 +29,6 @@ import {
   yesOrNo,
 } from './fields.ts';
 import { items, protocol, sets } from './rule-fields.ts';
-import { parseAddress } from './text.ts';
 
 const version = z
   .unknown()

@@ -2,8 +2,9 @@
  * The small grammars of the configuration file, from text. Each returns undefined for what it does
  * not know.
  */
-import { isIPv4 } from 'node:net';
+
 import { limits, type ManagementException, type Prefix } from '../../engine/config.ts';
+import { formatAddress, parseAddress } from '../../parsers/text.ts';
 
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
 
@@ -22,22 +23,12 @@ export function formatDuration(ms: number): string {
   return ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`;
 }
 
-/** Four decimal parts to int32. */
 /** `127.0.0.1:9469`; the address stays text, for whoever listens on it. */
 export function parseEndpoint(text: string): { address: string; port: number } | undefined {
   const [address = '', digits = '', ...more] = text.split(':');
   const port = Number(digits);
   if (more.length > 0 || !/^\d{1,5}$/.test(digits) || port < 1 || port > 65535) return undefined;
   return parseAddress(address) === undefined ? undefined : { address, port };
-}
-
-export function parseAddress(text: string): number | undefined {
-  if (!isIPv4(text)) return undefined;
-  return text.split('.').reduce((sum, part) => (sum << 8) | Number(part), 0);
-}
-
-export function formatAddress(address: number): string {
-  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.');
 }
 
 export function formatPrefix(prefix: Prefix): string {

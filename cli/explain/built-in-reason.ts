@@ -3,8 +3,8 @@
  * again with all but one of its entries taken away, so that nothing here can disagree with it.
  */
 import { type BuiltIns, isBuiltIn } from '../../engine/classifier/built-in.ts';
+import { formatAddress } from '../../parsers/text.ts';
 import type { Path } from '../config/parse.ts';
-import { formatAddress } from '../config/text.ts';
 import type { Connection } from './misses.ts';
 
 export type BuiltInReason = {

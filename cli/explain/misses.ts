@@ -1,7 +1,8 @@
 /** Why a rule does not match a connection: its first field that does not hold. */
 import type { Range, Rule } from '../../engine/classifier/rules.ts';
+import { formatAddress } from '../../parsers/text.ts';
 import type { Direction } from '../../tunnel/pieces.ts';
-import { formatAddress, formatProtocol } from '../config/text.ts';
+import { formatProtocol } from '../config/text.ts';
 import { hasPorts } from './tuple.ts';
 
 /** As this host sees it; addresses int32. */

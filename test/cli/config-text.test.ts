@@ -2,14 +2,13 @@ import t from 'tap';
 import {
   closest,
   contains,
-  formatAddress,
   formatDuration,
-  parseAddress,
   parseDuration,
   parseException,
   parseMac,
   parsePrefix,
 } from '../../cli/config/text.ts';
+import { formatAddress, parseAddress } from '../../parsers/text.ts';
 
 t.test('the grammars of single values', async (t) => {
   const rows: [string, (text: string) => unknown, text: string, expected: unknown][] = [

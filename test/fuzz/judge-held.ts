@@ -1,6 +1,7 @@
 /** Later fragments that came before their first one: they wait for less than a second. */
-import { tickMs } from '../../engine/flows.ts';
+
 import { GateView } from '../../engine/path.ts';
+import { tickMs } from '../../engine/ticks.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { type Decoded, decodeGeneve } from './decode.ts';
 import { difference, judgeDatagrams } from './judge-datagrams.ts';
