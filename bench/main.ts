@@ -95,7 +95,7 @@ async function main(options: Options): Promise<number> {
   }
   removeStaleNamespaces();
   const run = new Date().toISOString();
-  const others = await useOfOthers();
+  const others = await coresOfOthers();
   if (others > othersLimit) {
     say(`other programs use ${others.toFixed(1)} cores: the figures will be wrong`);
   }
@@ -135,7 +135,7 @@ function chooseCells(options: Options, say: (words: string) => void): Cell[] {
 }
 
 /** Cores in use while we do nothing. */
-async function useOfOthers(): Promise<number> {
+async function coresOfOthers(): Promise<number> {
   const stop = startMeter(undefined);
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const { machine, seconds } = stop();

@@ -25,7 +25,7 @@ const resident = (agent: Agent) => Math.round(residentBytes(agent.program.pid) /
 /** Of the machine, in cores, beyond which half a throughput says nothing about the agent. */
 const othersLimit = 0.5;
 
-async function useOfOthers(): Promise<number> {
+async function coresOfOthers(): Promise<number> {
   const stop = startMeter(undefined);
   await pause(1000);
   const { machine, seconds } = stop();
@@ -77,7 +77,7 @@ async function startSession({ topology }: Hairpin) {
 }
 
 async function survives(t: Test, from: 'server' | 'workload') {
-  const othersBefore = await useOfOthers();
+  const othersBefore = await coresOfOthers();
   const hairpin = await startHairpin(t, {
     firewall: 'vxlan',
     // So that a packet is a packet to everyone who counts, as long as it is not the workload's
@@ -126,7 +126,7 @@ async function survives(t: Test, from: 'server' | 'workload') {
   );
   t.comment(JSON.stringify(status.counters));
   t.comment(JSON.stringify(status.kernel));
-  const others = Math.max(othersBefore, await useOfOthers());
+  const others = Math.max(othersBefore, await coresOfOthers());
   if (others < othersLimit) t.ok(under >= quiet / 2, 'the transfer keeps half of its throughput');
   else t.comment(`others use ${others.toFixed(1)} cores: the throughput is not judged`);
   t.ok(after - before < 64, `memory grew by ${after - before} MiB`);
