@@ -30,15 +30,21 @@ export function networksOf(config: Config): readonly Prefix[] {
 /** Of two policies at once, while one follows the other. */
 const maximumNetworks = networkCapacity / 2;
 
+/** A policy but for what the host and the run add to it. */
+export type RulesPolicy = Omit<Policy, 'builtIns' | 'generation'>;
+
 /**
  * @param generation counts the policies of this run
  * @throws when the rules do not fit in the compiled form's limits (engine/classifier/compile.ts)
  */
 export function buildPolicy(config: Config, builtIns: BuiltIns, generation: number): Policy {
+  return { ...rulesPolicyOf(config), builtIns, generation };
+}
+
+/** @throws as `buildPolicy` */
+export function rulesPolicyOf(config: Config): RulesPolicy {
   const { policy, rules } = config;
   return {
-    generation,
-    builtIns,
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, (rule) => rule.verdict),
     onFailure: Uint8Array.from(rules, (rule) => failures[rule.onFailure]),

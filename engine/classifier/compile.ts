@@ -17,7 +17,7 @@ const scannedMax = 4096;
 /** And this is the proportion, in cells written: rules of people need a tenth of it. */
 const workMax = 2 ** 26;
 /** What a cell that changes costs at least, in cells written: its list, and the nodes above it. */
-const workPerCell = 4;
+const workPerCell = 8;
 
 /** A quarter of a gigabyte holds 100,000 rules of the kinds that people write. */
 export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 60_000 };
