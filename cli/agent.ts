@@ -6,7 +6,7 @@ import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-import { type Gate, GateCause } from '../engine/gate.ts';
+import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
@@ -18,6 +18,7 @@ import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts'
 import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
@@ -30,7 +31,7 @@ export type AgentParts = {
   readonly config: Config;
   readonly logger: Logger;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
   readonly tun: Tun;
   readonly dataPath: DataPathStart;
@@ -62,6 +63,7 @@ export class Agent {
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+  private readonly firewalls: FirewallWatch;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -71,7 +73,8 @@ export class Agent {
     this.rememberRules();
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
-    const { gate, logger } = parts;
+    const { gates, logger } = parts;
+    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -88,12 +91,15 @@ export class Agent {
       failed: failed('data path'),
     });
     this.sayHowItStands();
-    this.telemetry = new TelemetryThread(parts.telemetry, gate, {
-      change: ({ level, message, sentence, state }) => {
+    const isAlone = gates.length === 1;
+    this.telemetry = new TelemetryThread(parts.telemetry, gates, {
+      change: (index, { level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
+        const firewall = this.firewalls.nameOf(index);
+        const what = isAlone ? 'the gate' : `the gate of ${firewall}`;
         // The data path may be asleep; it need not find out by itself.
         parts.wake();
-        logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
+        logger[level]({ gate: state, firewall }, `${what} is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
@@ -107,7 +113,7 @@ export class Agent {
     return new FlowLog({
       file,
       ring: dataPath.flowLog,
-      names: { ...this.flowNames(), firewall: config.firewalls[0].name },
+      names: this.flowNames(),
       failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
     });
   }
@@ -116,6 +122,7 @@ export class Agent {
     return {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
       rule: (rule, generation) => this.ruleName(rule, generation),
+      firewall: (firewall) => this.firewalls.nameOf(firewall),
     };
   }
 
@@ -170,11 +177,11 @@ export class Agent {
 
   /** What `GET /status` answers. */
   status(): object {
-    const { gate, links, steering, tun } = this.parts;
+    const { links, steering, tun } = this.parts;
     const { config } = this;
-    const [firewall] = config.firewalls;
+    const firewall = config.firewalls[this.firewalls.active()]!;
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const gateStatus = gate.status(monotonicMs());
+    const gateStatus = this.gate(counters);
     const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
     return {
       version,
@@ -190,6 +197,8 @@ export class Agent {
         encapsulation: config.tunnel.encapsulation,
         port: config.tunnel.port,
       },
+      firewalls: this.firewalls.status(),
+      ha: config.ha,
       interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
       attachedBy: steering.method,
       policy: config.policy,
@@ -210,9 +219,9 @@ export class Agent {
 
   /** What the metrics page tells. */
   measurements(): Measurements {
-    const { gate, steering, tun } = this.parts;
+    const { steering, tun } = this.parts;
     const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const { leaseMs, open } = gate.status(monotonicMs());
+    const { leaseMs, open } = this.gate(counters);
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -229,7 +238,7 @@ export class Agent {
       rules: this.ruleHits(),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
-      firewall: this.config.firewalls[0].name,
+      firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
       flowCapacity: this.config.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
@@ -239,8 +248,9 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
-    const { gauges } = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const { cause, open, sentence } = this.parts.gate.status(monotonicMs());
+    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    const { gauges } = counters;
+    const { cause, open, sentence } = this.gate(counters);
     const state = stateOf(open, cause, modeNames[gauges[Gauge.SteeringMode] as SteeringMode]);
     return { breaths: gauges[Gauge.Breaths], words: open ? state : `${state}: ${sentence}` };
   }
@@ -250,6 +260,10 @@ export class Agent {
     const query = parseFlowQuery(parameters);
     const nowTick = Math.floor(monotonicMs() / tickMs);
     return listFlows(this.flowColumns, query, nowTick, this.flowNames());
+  }
+
+  private gate({ gauges }: Counters): GateStatus {
+    return this.firewalls.gate(gauges[Gauge.Availability]!);
   }
 
   /** Connections that each rule decided since the policy came into force. */
@@ -284,7 +298,8 @@ export class Agent {
   }
 
   private async close(): Promise<void> {
-    this.parts.gate.close(GateCause.Stopping);
+    for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
+    this.firewalls.close();
     await this.dataPath.stop();
     this.flowLog?.close();
     this.parts.closers.closeAll();
