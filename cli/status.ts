@@ -9,14 +9,13 @@ import type {
 import type { Settings } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
-import type { Gate, GateStatus } from '../engine/gate.ts';
+import type { GateStatus } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
-import { monotonicMs } from '../engine/ticks.ts';
 import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
-import { formatAddress } from '../parsers/text.ts';
 import { formatException } from './config/text.ts';
+import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
 import type { InForce } from './policy-in-force.ts';
 import type { Pulse } from './pulse.ts';
@@ -25,7 +24,7 @@ import { version } from './version.ts';
 export type StatusSources = {
   readonly inForce: InForce;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
   readonly tunIndex: number;
   readonly counters: Counters;
@@ -41,10 +40,10 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 };
 
 export function describeStatus(sources: StatusSources): AgentStatus {
-  const { counters, gate, inForce, links, pulse, startedMs, steering } = sources;
+  const { counters, firewalls, inForce, links, pulse, startedMs, steering } = sources;
   const { policy, settings: config } = inForce;
   const { gauges } = counters;
-  const gateStatus = gate.status(monotonicMs());
+  const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
   const state = stateOf(gateStatus, counters);
   const present = listInterfaces();
@@ -57,12 +56,8 @@ export function describeStatus(sources: StatusSources): AgentStatus {
     since: new Date(pulse.since(state)).toISOString(),
     mode,
     gate: gateStatus,
-    firewalls: config.firewalls.map(({ address, name, telemetry }, index) => ({
-      name,
-      address: formatAddress(address),
-      active: index === 0,
-      telemetry: telemetry.url,
-    })),
+    firewalls: firewalls.status(),
+    distribution: config.ha.distribution,
     tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
@@ -136,7 +131,8 @@ function failurePoliciesOf(
   gate: GateStatus,
   pulse: Pulse,
 ): FailurePolicyStatus[] {
-  const lost = !gate.open && gate.cause !== 'starting' && gate.cause !== 'stopping';
+  const isDown = !gate.open && gate.cause === 'firewall-down';
+  const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
   return [
@@ -147,6 +143,14 @@ function failurePoliciesOf(
       words: lost
         ? `${passes[policy.onTelemetryLoss]}, because ${gate.sentence}`
         : `then ${passes[policy.onTelemetryLoss]}`,
+    },
+    {
+      key: 'onFirewallDown',
+      value: policy.onFirewallDown,
+      inForce: isDown,
+      words: isDown
+        ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
+        : `then ${passes[policy.onFirewallDown]}`,
     },
     {
       key: 'onAgentFailure',
