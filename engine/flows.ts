@@ -258,15 +258,13 @@ export class Flows {
   }
 
   /**
-   * Select a flow known by number for a packet between two addresses (a later fragment, which has
-   * no ports): false when the record has ended or now belongs to others.
+   * Select a flow known by number for a packet that has no ports (a later fragment): false when the
+   * record has ended, or serves another connection by now, which has another cookie.
    */
-  select(flow: number, source: number, target: number): boolean {
-    if (this.used[flow] === 0) return false;
-    this.sourceIsA = this.addressA[flow] === source && this.addressB[flow] === target ? 1 : 0;
-    return (
-      this.sourceIsA === 1 || (this.addressA[flow] === target && this.addressB[flow] === source)
-    );
+  select(flow: number, cookie: number, sourceIsA: number): boolean {
+    if (this.used[flow] === 0 || this.cookie[flow] !== cookie) return false;
+    this.sourceIsA = sourceIsA;
+    return true;
   }
 
   /** 0 when the packet that `find` was last asked for leaves this host, 1 when it comes to it. */

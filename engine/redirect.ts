@@ -153,7 +153,8 @@ export class Redirect {
     }
     const id = ipv4Id(arena.view, packet.at);
     const flow = fragments.find(source, destination, id, protocol, nowTick);
-    return flow >= 0 && flows.select(flow, source, destination) ? flow : noFlow;
+    const { cookie, sourceIsA } = fragments;
+    return flow >= 0 && flows.select(flow, cookie, sourceIsA) ? flow : noFlow;
   }
 
   /** Whether the flow's failure policy is pass, where its rule says nothing `otherwise`. */
