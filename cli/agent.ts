@@ -10,6 +10,7 @@ import { type Gate, GateCause } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
+import { releaseLeftovers } from '../linux/bpf/methods.ts';
 import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
@@ -19,7 +20,7 @@ import { formatAddress } from '../parsers/text.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FlowLog } from './flow-log.ts';
-import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
+import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import type { Health } from './service.ts';
@@ -62,6 +63,7 @@ export class Agent {
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+  private guardGone = false;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -94,6 +96,7 @@ export class Agent {
         // The data path may be asleep; it need not find out by itself.
         parts.wake();
         logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
+        if (gate.hasOpened()) this.disarmGuard('the firewall takes telemetry');
       },
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
@@ -121,6 +124,8 @@ export class Agent {
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
+    if (this.config.policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
+    else logger.info('dropped until the firewall takes telemetry: policy.onBoot');
     const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
@@ -166,6 +171,17 @@ export class Agent {
       if (performance.now() > deadline) throw new Error('the data path does not take the policy');
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
+  }
+
+  /**
+   * The boot guard has held until now. Once: from then on the agent's own programs follow
+   * `onAgentFailure` whatever becomes of it.
+   */
+  disarmGuard(reason: string): void {
+    if (this.guardGone) return;
+    this.guardGone = true;
+    const count = releaseLeftovers(pinDirectory, 'guard');
+    if (count > 0) this.parts.logger.info(`the boot guard is disarmed: ${reason}`);
   }
 
   /** What `GET /status` answers. */

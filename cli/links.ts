@@ -1,7 +1,12 @@
 /** The workload's interfaces and their addresses, as the kernel tells them now. */
 import { networkInterfaces } from 'node:os';
 import type { Config } from '../engine/config.ts';
-import { addressesOf, defaultRouteInterface, interfaceByName } from '../linux/netlink.ts';
+import {
+  addressesOf,
+  defaultRouteInterface,
+  type InterfaceAddresses,
+  interfaceByName,
+} from '../linux/netlink.ts';
 import { parseAddress } from '../parsers/text.ts';
 import type { Links } from './host-policy.ts';
 
@@ -10,12 +15,18 @@ export function findLinks(config: Config): Links {
   const { interfaces: names } = config.workload;
   const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
   const addresses = interfaces.map(({ index }) => addressesOf(index));
-  const broadcasts = addresses.flatMap(({ ipv4 }) => ipv4.map(({ broadcast }) => broadcast));
   return {
     interfaces,
-    broadcasts: broadcasts.filter((address) => address !== 0),
+    broadcasts: broadcastsOf(addresses),
     globalIpv6: addresses.some(({ globalIpv6 }) => globalIpv6),
   };
+}
+
+/** Directed broadcast addresses. */
+export function broadcastsOf(addresses: readonly InterfaceAddresses[]): number[] {
+  return addresses
+    .flatMap(({ ipv4 }) => ipv4.map(({ broadcast }) => broadcast))
+    .filter((address) => address !== 0);
 }
 
 /** Of a host that we know nothing about. */

@@ -46,6 +46,7 @@ export function buildPolicy(config: Config, builtIns: BuiltIns, generation: numb
     default: verdicts[config.default],
     established: established[policy.established],
     onTelemetryLoss: failures[policy.onTelemetryLoss],
+    onBoot: failures[policy.onBoot],
     observe: policy.mode === 'observe',
     rolloutPercent: policy.rolloutPercent,
   };

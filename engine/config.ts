@@ -93,6 +93,8 @@ export type PolicyConfig = {
   readonly rolloutPercent: number;
   readonly onTelemetryLoss: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
+  /** From the start of the host, and of the agent, until the firewall takes the first telemetry. */
+  readonly onBoot: 'pass' | 'drop';
   /** Connections that began where the firewall did not see it. */
   readonly established: 'pass' | 'redirect' | 'reset';
 };
@@ -155,6 +157,7 @@ export const defaults = {
     /** All `pass`: an agent that fails must not be what takes a host off the network. */
     onTelemetryLoss: 'pass',
     onAgentFailure: 'pass',
+    onBoot: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
   },

@@ -116,6 +116,14 @@ export class Gate {
     return cause === GateCause.Starting || cause === GateCause.Stopping;
   }
 
+  /**
+   * Whether it has ever been open: only then is it known that what we redirect comes back. No
+   * allocation.
+   */
+  hasOpened(): boolean {
+    return Atomics.load(this.words, renewalsWord) !== 0;
+  }
+
   /** Open until `deadlineMs`. Returns false, and stays closed, when the agent is stopping. */
   renew(deadlineMs: number): boolean {
     const before = Atomics.load(this.words, causeWord);

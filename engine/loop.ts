@@ -101,8 +101,9 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
-    io.steering.heartbeat(nowMs);
+    // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
+    io.steering.heartbeat(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
       work += this.take(path.devices[queue], this.packets, queue);
@@ -177,11 +178,18 @@ export class Loop {
    */
   private lookAtGate(nowMs: number): void {
     const { path } = this;
-    const before = this.stopping || this.gate.isBeforeOrAfter();
+    const before = this.gate.isBeforeOrAfter();
     const drops = path.policy.onTelemetryLoss === OnFailure.Drop;
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
-    if (this.stopping || !this.gate.isOpen(nowMs)) {
+    if (this.stopping) {
+      view = GateView.Pass;
+      mode = SteeringMode.Pass;
+    } else if (path.policy.onBoot === OnFailure.Drop && !this.gate.hasOpened()) {
+      // No rule softens it, and it has no grace: the kernel drops by itself.
+      view = GateView.Closed;
+      mode = SteeringMode.Drop;
+    } else if (!this.gate.isOpen(nowMs)) {
       view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;

@@ -187,10 +187,12 @@ function attachAll(
     withProgram(program, maps, (fd) => attachTunProgram(tun, request, name, fd));
     closers.add(() => removeTunProgram(tun, request));
   }
-  const leftovers = findLeftovers(policy.pinDirectory);
+  const leftovers = findLeftovers(policy.pinDirectory, 'agent');
   const places: Place[] = [];
   for (const { index, hook, interfaceName, program } of plan(policy)) {
-    const attachment = withProgram(program(policy), maps, (fd) => method.attach(fd, index, hook));
+    const attachment = withProgram(program(policy), maps, (fd) =>
+      method.attach(fd, index, hook, 'agent'),
+    );
     closers.add(() => attachment.detach());
     places.push({ attachment, program, interfaceName });
   }

@@ -13,6 +13,8 @@ import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
 
+const controlSocket = 'the control socket';
+
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
   const { config, warnings } = readConfigFile(options.config);
@@ -34,8 +36,8 @@ export async function run(options: { config: string }): Promise<number> {
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reload('the control socket'),
-      stop: () => stop.ask('the control socket'),
+      reload: () => reload(controlSocket),
+      stop: () => stop.ask(controlSocket),
     });
     const running = await assemble(config, logger);
     agent = running;
@@ -46,6 +48,8 @@ export async function run(options: { config: string }): Promise<number> {
     logger.info(`stopping: asked by ${code}`);
     service.tellStopping();
     await agent.stop();
+    // A person wants the host as it was; a service manager that stops may be about to start again.
+    if (code === controlSocket) agent.disarmGuard('asked to stop');
     logger.info('stopped');
     return ExitCode.Ok;
   } catch (error) {

@@ -68,6 +68,7 @@ const descriptions: Readonly<Record<string, string>> = {
   'policy.rollout': 'Share of new flows that are redirected, chosen by hash. Default: 100%.',
   'policy.onTelemetryLoss': 'While telemetry cannot be delivered. Default: pass.',
   'policy.onAgentFailure': 'When the agent is dead or hangs. Default: pass.',
+  'policy.onBoot': 'Until the firewall has taken the first telemetry. Default: pass.',
   'policy.established': 'Connections that began where the firewall did not see it. Default: pass.',
   sets: 'Named lists of addresses or of ports. Rules use one as $name, alone or in a list.',
   default: 'What becomes of a connection that no rule matches. Default: redirect.',

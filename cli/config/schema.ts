@@ -241,13 +241,14 @@ const policy = block({
     'no firewall is known to be down but by telemetry, so onTelemetryLoss decides',
     'pass',
   ),
-  onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
+  onBoot: choice('pass', 'drop').default(defaults.policy.onBoot),
   established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
 }).transform((value): Config['policy'] => ({
   mode: value.mode,
   rolloutPercent: value.rollout,
   onTelemetryLoss: value.onTelemetryLoss,
   onAgentFailure: value.onAgentFailure,
+  onBoot: value.onBoot,
   established: value.established,
 }));
 

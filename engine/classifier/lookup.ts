@@ -33,6 +33,8 @@ export type Policy = {
   readonly established: Established;
   /** OnFailure.Pass or OnFailure.Drop: when telemetry is lost, where no rule says otherwise. */
   readonly onTelemetryLoss: OnFailure;
+  /** OnFailure.Pass or OnFailure.Drop: until the gate has opened for the first time. */
+  readonly onBoot: OnFailure;
   /** Look, count, and redirect nothing. */
   readonly observe: boolean;
   /** Percentage of new flows that is redirected. */

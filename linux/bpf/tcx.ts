@@ -5,18 +5,18 @@
  * First in line: what we take away, others see once, when it comes back, in its final form.
  */
 import { close, type Fd } from '../syscall.ts';
-import type { AttachMethod, Attachment, Hook } from './attach.ts';
-import { leftoverPins, pinLink, releasePin, unpinLink } from './pins.ts';
+import type { AttachMethod, Attachment } from './attach.ts';
+import { leftoverPins, pinLink, pinPlace, pinPrefix, releasePin, unpinLink } from './pins.ts';
 import { createLink, detachLink, updateLink } from './tcx-link.ts';
 
 export const tcx: AttachMethod = {
   name: 'TCX',
-  attach(program, interfaceIndex, hook) {
-    return new TcxLink(createLink(program, interfaceIndex, hook), hook);
+  attach(program, interfaceIndex, hook, owner) {
+    return new TcxLink(createLink(program, interfaceIndex, hook), pinPrefix(owner, hook));
   },
-  leftovers(directory) {
-    return leftoverPins(directory).map((path) => ({
-      name: path,
+  leftovers(directory, owner) {
+    return leftoverPins(directory, owner).map((path) => ({
+      name: pinPlace(path),
       release: () => releasePin(path),
     }));
   },
@@ -24,13 +24,13 @@ export const tcx: AttachMethod = {
 
 class TcxLink implements Attachment {
   private fd: Fd;
-  private readonly hook: Hook;
+  private readonly prefix: string;
   /** Path of its name, or ''. */
   private pinned = '';
 
-  constructor(fd: Fd, hook: Hook) {
+  constructor(fd: Fd, prefix: string) {
     this.fd = fd;
-    this.hook = hook;
+    this.prefix = prefix;
   }
 
   replace(program: Fd): void {
@@ -39,7 +39,7 @@ class TcxLink implements Attachment {
 
   keep(directory: string, interfaceName: string): void {
     if (this.pinned !== '') return;
-    this.pinned = pinLink(this.fd, directory, interfaceName, this.hook);
+    this.pinned = pinLink(this.fd, directory, interfaceName, this.prefix);
   }
 
   letGo(): void {

@@ -62,7 +62,7 @@ policy:
   onTelemetryLoss: drop
   onFirewallDown: pass
   onAgentFailure: drop
-  onBoot: pass
+  onBoot: drop
   established: reset
 sets: {}
 default: pass
@@ -119,6 +119,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
       rolloutPercent: 25,
       onTelemetryLoss: 'drop',
       onAgentFailure: 'drop',
+      onBoot: 'drop',
       established: 'reset',
     },
     default: 'pass',

@@ -114,7 +114,7 @@ forEachMethod('programs outlive a killed agent until the next takes over', async
 
   await (await start(drop)).end('SIGKILL');
   t.notOk(await pings(workload, '10.77.0.2'));
-  const release = () => releaseLeftovers(pinDirectory);
+  const release = () => releaseLeftovers(pinDirectory, 'agent');
   t.equal(release(), 0, 'another network namespace is let alone');
   t.equal(insideNamespace(workload.path, release), 2, 'an operator removes them by hand');
   t.ok(await pings(workload, '10.77.0.2'));

@@ -65,6 +65,7 @@ export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Po
     default: Verdict.Redirect,
     established: Established.Pass,
     onTelemetryLoss: OnFailure.Pass,
+    onBoot: OnFailure.Pass,
     observe: false,
     rolloutPercent: 100,
     ...parts,
