@@ -1,8 +1,8 @@
 /**
  * The boot guard: a program on each hook of the workload's interfaces that lets through only what
  * is never redirected. No process holds it: it is there before the agent, and until somebody
- * releases it (releaseLeftovers of methods.ts), whatever becomes of the agent meanwhile. An agent's programs
- * come before it on the hook, so what those let go on is still dropped.
+ * releases it (releaseLeftovers of methods.ts), whatever becomes of the agent meanwhile. An agent's
+ * programs come before it on the hook, so what those let go on is still dropped.
  */
 import { Direction } from '../../engine/io.ts';
 import { BPF_MAP_TYPE_PERCPU_ARRAY } from '../abi/bpf.ts';
