@@ -13,13 +13,17 @@ import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import { releaseLeftovers } from '../linux/bpf/methods.ts';
 import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
+import { NetlinkWatch } from '../linux/netlink-watch.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
+import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-policy.ts';
+import { type Host, HostWatch } from './host-watch.ts';
+import { linksNow, sourceTo } from './links.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
 import { Pulse } from './pulse.ts';
@@ -57,13 +61,19 @@ export class Agent {
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+  private readonly hostWatch: HostWatch;
+  /** As the host is now. */
+  private links: Links;
+  private turn: Promise<void> = Promise.resolve();
   private guardGone = false;
   private readonly pulse: Pulse;
   private readonly startedMs = Date.now();
+  private readonly startedAt = performance.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.config = parts.config;
+    this.links = parts.links;
     this.policy = parts.dataPath.engine.policy;
     this.rememberRules();
     const { flows } = parts.config.limits;
@@ -84,6 +94,8 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.hostWatch = this.watchHost();
+    this.hostWatch.start();
     this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
     this.telemetry = new TelemetryThread(parts.telemetry, gate, {
@@ -125,7 +137,7 @@ export class Agent {
     const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    if (leaksIpv6(this.config, this.parts.links)) {
+    if (leaksIpv6(this.config, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -144,8 +156,19 @@ export class Agent {
    *
    * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
    */
-  async reload(next: Config): Promise<void> {
-    const { links, steering, tun } = this.parts;
+  reload(next: Config): Promise<void> {
+    return this.inTurn(() => this.putInForce(next, this.links));
+  }
+
+  /** One change at a time: the data path is waited for. */
+  private inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.turn.then(change);
+    this.turn = done.catch(() => {});
+    return done;
+  }
+
+  private async putInForce(next: Config, links: Links): Promise<void> {
+    const { steering, tun } = this.parts;
     const generation = this.generation + 1;
     const policy = buildPolicy(next, builtInsOf(next, links), generation);
     steering.setNetworks(networksOf(next), generation);
@@ -157,6 +180,33 @@ export class Agent {
     this.dataPath.replacePolicy(policy);
     await this.adopted(generation);
     steering.forgetNetworks(generation);
+  }
+
+  /** The host is not as it was: programs go where they belong now. */
+  private async applyLinks(next: Links): Promise<void> {
+    const { steering, tun } = this.parts;
+    const known = this.links.broadcasts.join() === next.broadcasts.join();
+    this.links = next;
+    if (known) steering.replace(steeringPolicyOf(this.config, next, tun));
+    else await this.putInForce(this.config, next);
+  }
+
+  private watchHost(): HostWatch {
+    const { closers, dataPath, logger, steering } = this.parts;
+    const news = new NetlinkWatch();
+    closers.add(() => news.close());
+    const host: Host = {
+      hasChanged: () => news.hasChanged(),
+      links: linksNow,
+      sourceTo: (firewall) => sourceTo(firewall),
+      missing: () => steering.missing(),
+      others: () => steering.others(),
+      segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
+      apply: (links) => this.inTurn(() => this.applyLinks(links)),
+      reconnect: () => reconnectSenders(dataPath.sockets.peers),
+    };
+    const firewalls = this.config.firewalls.map(({ address }) => address);
+    return new HostWatch(host, this.links, firewalls, logger);
   }
 
   /** Until the data path has published that it decides by this generation. */
@@ -182,8 +232,8 @@ export class Agent {
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { gate, links, steering, tun } = this.parts;
-    const { config, policy, pulse, startedMs } = this;
+    const { gate, steering, tun } = this.parts;
+    const { config, hostWatch, links, policy, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
         config,
@@ -194,8 +244,11 @@ export class Agent {
         tunIndex: tun.index,
         counters: this.counters(),
         pulse,
+        startedAt,
         startedMs,
       }),
+      drift: hostWatch.drift,
+      repairs: { count: hostWatch.repairCount, latest: hostWatch.repairs },
       ...(this.flowLog === undefined ? {} : { flowLog: this.flowLog.status() }),
     };
   }
@@ -270,6 +323,7 @@ export class Agent {
 
   private async close(): Promise<void> {
     this.parts.gate.close(GateCause.Stopping);
+    await this.hostWatch.stop();
     await this.dataPath.stop();
     this.pulse.close();
     this.flowLog?.close();

@@ -33,6 +33,8 @@ export type StatusSources = {
   readonly counters: Counters;
   readonly pulse: Pulse;
   readonly startedMs: number;
+  /** The same by `performance.now`, which no clock that is set can change. */
+  readonly startedAt: number;
 };
 
 const modeNames: Readonly<Record<SteeringMode, string>> = {
@@ -42,8 +44,8 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.RedirectAll]: 'by rule',
 };
 
-export function describeStatus(sources: StatusSources): AgentStatus {
-  const { config, counters, gate, links, policy, pulse, startedMs, steering } = sources;
+export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift' | 'repairs'> {
+  const { config, counters, gate, links, policy, pulse, startedAt, startedMs, steering } = sources;
   const { gauges } = counters;
   const gateStatus = gate.status(monotonicMs());
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
@@ -52,7 +54,7 @@ export function describeStatus(sources: StatusSources): AgentStatus {
   return {
     version,
     startedAt: new Date(startedMs).toISOString(),
-    upMs: Date.now() - startedMs,
+    upMs: Math.round(performance.now() - startedAt),
     state,
     cause: gateStatus.sentence,
     since: new Date(pulse.since(state)).toISOString(),

@@ -16,6 +16,8 @@ export const Gauge = {
   SteeringMode: 3,
   PolicyGeneration: 4,
   FlowsEvicted: 5,
+  /** 1 when no device takes super-datagrams from us any more: slower. */
+  SegmentationOff: 6,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 const gaugeCount = Object.keys(Gauge).length;

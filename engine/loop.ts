@@ -231,6 +231,7 @@ export class Loop {
     counters.gauges[Gauge.InnerMtu] = innerMtu;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
+    counters.gauges[Gauge.SegmentationOff] = this.path.io.socket.segmentation ? 0 : 1;
     counters.gauges[Gauge.Breaths]++;
     publish(counters, this.shared);
   }

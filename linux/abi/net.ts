@@ -63,6 +63,7 @@ export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
 export const cmsghdr = { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } as const;
 
 /** bits/socket.h, asm-generic/socket.h, netinet/in.h, linux/in.h, linux/udp.h */
+export const AF_UNSPEC = 0;
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;

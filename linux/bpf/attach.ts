@@ -12,6 +12,8 @@ export interface Attachment {
   replace(program: Fd): void;
   /** Whether it still is on its hook: others can take it off, or the interface away. */
   isInPlace(): boolean;
+  /** How many programs of others run before and after it on its hook. Throws SystemError. */
+  others(): { readonly before: number; readonly after: number };
   /**
    * From now on it outlives this process. A method that needs a name for it uses `directory`, which
    * is on a bpffs or made one. Idempotent. Throws SystemError.
@@ -40,4 +42,13 @@ export interface AttachMethod {
    * before the first `attach`, all of it is a dead run's. `directory` as in `keep`.
    */
   leftovers(directory: string, owner: Owner): Leftover[];
+}
+
+/** How many stand before and after the one that `isOurs` knows; none when it is not among them. */
+export function around<T>(
+  all: readonly T[],
+  isOurs: (one: T) => boolean,
+): { before: number; after: number } {
+  const at = all.findIndex(isOurs);
+  return at < 0 ? { before: 0, after: 0 } : { before: at, after: all.length - 1 - at };
 }

@@ -20,7 +20,7 @@ import { callFailed, SystemError, UnsupportedFeature } from '../errors.ts';
 import { listInterfaces } from '../netlink.ts';
 import { dump, requestChange } from '../netlink-socket.ts';
 import type { Fd } from '../syscall.ts';
-import type { AttachMethod, Attachment, Hook, Owner } from './attach.ts';
+import { type AttachMethod, type Attachment, around, type Hook, type Owner } from './attach.ts';
 import {
   createQdisc,
   deleteFilter,
@@ -205,6 +205,13 @@ class ClsactFilter implements Attachment {
     const { handle, hook, interfaceIndex } = this.place;
     const isListed = ownFilters(interfaceIndex).some((f) => f.hook === hook && f.handle === handle);
     return this.isAttached && isListed;
+  }
+
+  others(): { before: number; after: number } {
+    const { handle, hook, interfaceIndex } = this.place;
+    // A message without a handle speaks of a whole priority.
+    const all = filtersOn(interfaceIndex, hook).filter((filter) => filter.handle !== 0);
+    return around(all, (filter) => filter.handle === handle && filter.name === this.name);
   }
 
   /** It outlives the process by itself, and its name is on it. */

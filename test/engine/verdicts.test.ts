@@ -123,6 +123,22 @@ t.test('before the first telemetry everything passes, also with drop', async (t)
   t.same(path.counts(), { 'passed-gate-closed': 1 });
 });
 
+t.test('a clock that jumps, as after a suspended night, only lets the lease run out', async (t) => {
+  const path = startEngine({ onTelemetryLoss: OnFailure.Drop });
+  const { gate, io, loop } = path;
+  gate.renew(io.clock.nowMs + 10_000);
+  path.egress(syn());
+  t.equal(io.socket.sent.length, 1);
+  io.clock.nowMs += 12 * 3_600_000;
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.Drop, 'closed, whatever was promised yesterday');
+  t.equal(io.steering.heartbeatMs, io.clock.nowMs, 'and alive');
+  gate.renew(io.clock.nowMs + 10_000);
+  path.egress(syn());
+  t.equal(io.steering.mode, SteeringMode.Redirect, 'open again');
+  t.equal(io.socket.sent.length, 2);
+});
+
 t.test('onBoot: drop holds until the gate opens for the first time, without grace', async (t) => {
   const parts = { onBoot: OnFailure.Drop, onTelemetryLoss: OnFailure.Pass };
   const path = startEngine(parts, [rule({ verdict: Verdict.Redirect, onFailure: 'pass' })]);
