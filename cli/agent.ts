@@ -7,7 +7,7 @@ import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-import { type Gate, GateCause } from '../engine/gate.ts';
+import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import { releaseLeftovers } from '../linux/bpf/methods.ts';
@@ -20,6 +20,7 @@ import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-policy.ts';
 import { type Host, HostWatch } from './host-watch.ts';
@@ -36,7 +37,7 @@ export type AgentParts = {
   readonly config: Config;
   readonly logger: Logger;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
   readonly tun: Tun;
   readonly dataPath: DataPathStart;
@@ -47,6 +48,8 @@ export type AgentParts = {
 
 /** The data path looks for a policy every 100 ms; longer, and it hangs. */
 const adoptLimitMs = 2_000;
+/** What is redirected by then, the guard still drops on its way back. */
+const guardPollMs = 20;
 const rememberedPolicies = 8;
 
 export class Agent {
@@ -67,6 +70,7 @@ export class Agent {
   private turn: Promise<void> = Promise.resolve();
   private guardGone = false;
   private readonly pulse: Pulse;
+  private readonly firewalls: FirewallWatch;
   private readonly startedMs = Date.now();
   private readonly startedAt = performance.now();
 
@@ -78,7 +82,8 @@ export class Agent {
     this.rememberRules();
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
-    const { gate, logger } = parts;
+    const { gates, logger } = parts;
+    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -98,13 +103,16 @@ export class Agent {
     this.hostWatch.start();
     this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
-    this.telemetry = new TelemetryThread(parts.telemetry, gate, {
-      change: ({ level, message, sentence, state }) => {
+    this.disarmGuardInTime();
+    const isAlone = gates.length === 1;
+    this.telemetry = new TelemetryThread(parts.telemetry, gates, {
+      change: (index, { level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
+        const firewall = this.firewalls.nameOf(index);
+        const what = isAlone ? 'the gate' : `the gate of ${firewall}`;
         // The data path may be asleep; it need not find out by itself.
         parts.wake();
-        logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
-        if (gate.hasOpened()) this.disarmGuard('the firewall takes telemetry');
+        logger[level]({ gate: state, firewall }, `${what} is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
@@ -118,7 +126,7 @@ export class Agent {
     return new FlowLog({
       file,
       ring: dataPath.flowLog,
-      names: { ...this.flowNames(), firewall: config.firewalls[0].name },
+      names: this.flowNames(),
       failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
     });
   }
@@ -127,13 +135,14 @@ export class Agent {
     return {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
       rule: (rule, generation) => this.ruleName(rule, generation),
+      firewall: (firewall) => this.firewalls.nameOf(firewall),
     };
   }
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
     if (this.config.policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
-    else logger.info('dropped until the firewall takes telemetry: policy.onBoot');
+    else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
     const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
@@ -219,6 +228,17 @@ export class Agent {
     }
   }
 
+  /** Until a firewall is usable; then what is behind the guard is redirected. */
+  private disarmGuardInTime(): void {
+    const timer = setInterval(() => {
+      if (!this.firewalls.everUsable) return;
+      clearInterval(timer);
+      this.disarmGuard('a firewall is usable');
+    }, guardPollMs);
+    timer.unref();
+    this.parts.closers.add(() => clearInterval(timer));
+  }
+
   /**
    * The boot guard has held until now. Once: from then on the agent's own programs follow
    * `onAgentFailure` whatever becomes of it.
@@ -232,14 +252,14 @@ export class Agent {
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { gate, steering, tun } = this.parts;
-    const { config, hostWatch, links, policy, pulse, startedAt, startedMs } = this;
+    const { steering, tun } = this.parts;
+    const { config, firewalls, hostWatch, links, policy, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
         config,
         policy,
         links,
-        gate,
+        firewalls,
         steering,
         tunIndex: tun.index,
         counters: this.counters(),
@@ -255,9 +275,9 @@ export class Agent {
 
   /** What the metrics page tells. */
   measurements(): Measurements {
-    const { gate, steering, tun } = this.parts;
+    const { steering, tun } = this.parts;
     const counters = this.counters();
-    const { leaseMs, open } = gate.status(monotonicMs());
+    const { leaseMs, open } = this.gate(counters);
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -274,7 +294,7 @@ export class Agent {
       rules: rulesOf(this.config, this.policy),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
-      firewall: this.config.firewalls[0].name,
+      firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
       flowCapacity: this.config.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
@@ -284,19 +304,27 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
-    const { breaths, state } = this.feel();
-    const { open, sentence } = this.parts.gate.status(monotonicMs());
-    return { breaths, words: open ? state : `${state}: ${sentence}` };
+    const counters = this.counters();
+    const { open, sentence } = this.gate(counters);
+    const state = stateOf(this.gate(counters), counters);
+    return {
+      breaths: counters.gauges[Gauge.Breaths],
+      words: open ? state : `${state}: ${sentence}`,
+    };
   }
 
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
-    const state = stateOf(this.parts.gate.status(monotonicMs()), counters);
+    const state = stateOf(this.gate(counters), counters);
     return { state, breaths: counters.gauges[Gauge.Breaths] };
   }
 
   private counters(): Counters {
     return snapshot(openPublishedCounters(this.parts.dataPath.counters));
+  }
+
+  private gate({ gauges }: Counters): GateStatus {
+    return this.firewalls.gate(gauges[Gauge.Availability]);
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -322,8 +350,9 @@ export class Agent {
   }
 
   private async close(): Promise<void> {
-    this.parts.gate.close(GateCause.Stopping);
+    for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
     await this.hostWatch.stop();
+    this.firewalls.close();
     await this.dataPath.stop();
     this.pulse.close();
     this.flowLog?.close();

@@ -11,14 +11,13 @@ import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
-import type { Gate, GateStatus } from '../engine/gate.ts';
+import type { GateStatus } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
-import { monotonicMs } from '../engine/ticks.ts';
 import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
-import { formatAddress } from '../parsers/text.ts';
 import { formatException } from './config/text.ts';
+import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
 import type { Pulse } from './pulse.ts';
 import { version } from './version.ts';
@@ -27,7 +26,7 @@ export type StatusSources = {
   readonly config: Config;
   readonly policy: Policy;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
   readonly tunIndex: number;
   readonly counters: Counters;
@@ -45,34 +44,30 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 };
 
 export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift' | 'repairs'> {
-  const { config, counters, gate, links, policy, pulse, startedAt, startedMs, steering } = sources;
+  const { config, counters, firewalls, links, policy, pulse, startedMs, steering } = sources;
   const { gauges } = counters;
-  const gateStatus = gate.status(monotonicMs());
+  const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
   const state = stateOf(gateStatus, counters);
   const present = listInterfaces();
   return {
     version,
     startedAt: new Date(startedMs).toISOString(),
-    upMs: Math.round(performance.now() - startedAt),
+    upMs: Math.round(performance.now() - sources.startedAt),
     state,
     cause: gateStatus.sentence,
     since: new Date(pulse.since(state)).toISOString(),
     mode,
     gate: gateStatus,
-    firewalls: config.firewalls.map(({ address, name, telemetry }, index) => ({
-      name,
-      address: formatAddress(address),
-      active: index === 0,
-      telemetry: telemetry.url,
-    })),
+    firewalls: firewalls.status(),
+    distribution: config.ha.distribution,
     tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
     attachedBy: steering.method,
     policy: config.policy,
     policyGeneration: policy.generation,
-    failurePolicies: failurePoliciesOf(config, gateStatus, pulse),
+    failurePolicies: failurePoliciesOf(config, gateStatus, pulse, firewalls.everUsable),
     ipv6: { policy: config.workload.ipv6, leaks: leaksIpv6(config, links) },
     management: config.workload.management.map((exception) => ({
       exception: formatException(exception),
@@ -138,27 +133,37 @@ function failurePoliciesOf(
   { policy }: Config,
   gate: GateStatus,
   pulse: Pulse,
+  everUsable: boolean,
 ): FailurePolicyStatus[] {
-  const lost = !gate.open && gate.cause !== 'starting' && gate.cause !== 'stopping';
+  const isDown = !gate.open && gate.cause === 'firewall-down';
+  const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
-  const never = !gate.open && gate.renewals === 0 && gate.cause !== 'stopping';
+  const holdsBoot = policy.onBoot === 'drop' && !everUsable && gate.cause !== 'stopping';
   return [
     {
       key: 'onBoot',
       value: policy.onBoot,
-      inForce: never && (policy.onBoot === 'drop' || !lost),
-      words: never
-        ? `${passes[policy.onBoot]} until the firewall takes the first telemetry`
-        : 'the firewall has taken telemetry',
+      inForce: everUsable ? false : holdsBoot || gate.cause === 'starting',
+      words: everUsable
+        ? 'over: a firewall was usable'
+        : `${passes[policy.onBoot]} until a firewall is usable`,
     },
     {
       key: 'onTelemetryLoss',
       value: policy.onTelemetryLoss,
-      inForce: lost && !(never && policy.onBoot === 'drop'),
+      inForce: lost && !holdsBoot,
       words: lost
         ? `${passes[policy.onTelemetryLoss]}, because ${gate.sentence}`
         : `then ${passes[policy.onTelemetryLoss]}`,
+    },
+    {
+      key: 'onFirewallDown',
+      value: policy.onFirewallDown,
+      inForce: isDown && !holdsBoot,
+      words: isDown
+        ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
+        : `then ${passes[policy.onFirewallDown]}`,
     },
     {
       key: 'onAgentFailure',

@@ -4,7 +4,7 @@
  */
 import t from 'tap';
 import { OnFailure, Verdict } from '../../engine/flows.ts';
-import { createGate, GateCause } from '../../engine/gate.ts';
+import { createGates, GateCause } from '../../engine/gate.ts';
 import { KernelVerdict, SteeringMode } from '../../engine/io.ts';
 import { Reason, reasonKinds } from '../../parsers/reason.ts';
 import {
@@ -143,8 +143,8 @@ t.test('onBoot: drop holds until the gate opens for the first time, without grac
   const parts = { onBoot: OnFailure.Drop, onTelemetryLoss: OnFailure.Pass };
   const path = startEngine(parts, [rule({ verdict: Verdict.Redirect, onFailure: 'pass' })]);
   const { gate, io, loop } = path;
-  const fresh = createGate();
-  new Int32Array(gate.shared).set(new Int32Array(fresh.shared));
+  const [fresh] = createGates(1);
+  new Int32Array(gate.shared).set(new Int32Array(fresh!.shared));
   loop.breathe();
   t.equal(io.steering.mode, SteeringMode.Drop, 'starting');
   gate.close(GateCause.TelemetryUnreachable);

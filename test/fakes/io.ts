@@ -94,6 +94,8 @@ export class FakeSocket implements TunnelSocket {
   readonly sent: SentDatagram[] = [];
   readonly inbox: { bytes: Uint8Array; source: number; segmentSize?: number }[] = [];
   mtu = 1500;
+  /** By peer, where it differs. */
+  readonly mtus = new Map<number, number>();
   /** What flush answers for every send. */
   answer: Reason = Reason.Ok;
   private readonly arena: Arena;
@@ -138,8 +140,8 @@ export class FakeSocket implements TunnelSocket {
     return count;
   }
 
-  pathMtu(): number {
-    return this.mtu;
+  pathMtu(peer: number): number {
+    return this.mtus.get(peer) ?? this.mtu;
   }
 }
 
