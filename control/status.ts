@@ -1,0 +1,101 @@
+/**
+ * What `GET /status` answers: the contract between the agent and whoever shows it (the status
+ * screen, `top`, programs). Keys are stable; new ones may come.
+ */
+import type { GateStatus } from '../engine/gate.ts';
+
+type Amount = { readonly packets: number; readonly bytes: number };
+
+/** What traffic meets. */
+export type AgentState = 'starting' | 'opening' | 'redirecting' | 'closed' | 'stopping';
+
+export type InterfaceStatus = {
+  readonly name: string;
+  readonly index: number;
+  /** Its traffic comes to the agent now. */
+  readonly redirected: boolean;
+  /** What the kernel has otherwise than the agent left it, a sentence each. */
+  readonly drift: readonly string[];
+};
+
+export type FirewallStatus = {
+  readonly name: string;
+  readonly address: string;
+  /** New flows go here. */
+  readonly active: boolean;
+  readonly telemetry: string;
+};
+
+export type FailurePolicyStatus = {
+  /** Its key in the configuration, below `policy`. */
+  readonly key: string;
+  readonly value: string;
+  /** The failure is here, and traffic meets this policy. */
+  readonly inForce: boolean;
+  /** What it does, or why it is in force. */
+  readonly words: string;
+};
+
+export type RuleStatus = {
+  /** `default` for what no rule matches. */
+  readonly name: string;
+  /** In the file; 0 for the default. */
+  readonly line: number;
+  readonly action: string;
+  /** Connections that it decided since the policy came into force. */
+  readonly hits: number;
+  /** Why it can never match; empty when it can. */
+  readonly never: string;
+};
+
+/** A configuration that goes away by itself unless it is confirmed. */
+export type PendingStatus = {
+  readonly secondsLeft: number;
+  readonly rollbackAt: string;
+  readonly changed: readonly string[];
+};
+
+export type ConfigurationStatus = {
+  readonly file: string;
+  readonly loadedAt: string;
+  /** The file has changed since, or cannot be read any more. */
+  readonly differs: boolean;
+  readonly pending?: PendingStatus;
+};
+
+export type AgentStatus = {
+  readonly version: string;
+  readonly startedAt: string;
+  readonly upMs: number;
+  readonly state: AgentState;
+  /** Why it is in this state, a sentence. */
+  readonly cause: string;
+  /** Since when it is. */
+  readonly since: string;
+  /** What the kernel programs do: pass, redirect, drop, by rule. */
+  readonly mode: string;
+  readonly gate: GateStatus;
+  readonly firewalls: readonly FirewallStatus[];
+  readonly tunnel: { readonly encapsulation: string; readonly port: number };
+  readonly innerMtu: number;
+  readonly interfaces: readonly InterfaceStatus[];
+  readonly attachedBy: string;
+  readonly policy: { readonly mode: string; readonly rolloutPercent: number };
+  readonly policyGeneration: number;
+  readonly failurePolicies: readonly FailurePolicyStatus[];
+  readonly ipv6: { readonly policy: string; readonly leaks: boolean };
+  /** Never redirected and never dropped; `ssh` for one that the agent found by itself. */
+  readonly management: readonly { readonly exception: string; readonly source: string }[];
+  readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
+  readonly flowLog?: object;
+  readonly rules: readonly RuleStatus[];
+  /** By fate of the packet; fates that no packet met are left out. */
+  readonly counters: Readonly<
+    Record<string, Amount & { readonly kind: string; readonly words: string }>
+  >;
+  /** What the kernel programs did by themselves. */
+  readonly kernel: Readonly<Record<string, Amount>>;
+  /** Packets that waited for the data path in vain. */
+  readonly tunDropped: number;
+  readonly configuration?: ConfigurationStatus;
+};
