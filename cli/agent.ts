@@ -2,9 +2,8 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
-import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
@@ -18,6 +17,7 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
@@ -26,7 +26,7 @@ import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-p
 import { type Host, HostWatch } from './host-watch.ts';
 import { linksNow, sourceTo } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { type InForce, PolicyInForce, type PolicyPlaces } from './policy-in-force.ts';
 import { Pulse } from './pulse.ts';
 import type { Health } from './service.ts';
 import { describeStatus, leaksIpv6, rulesOf, stateOf, tunDroppedOf } from './status.ts';
@@ -34,7 +34,7 @@ import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
-  readonly config: Config;
+  readonly inForce: InForce;
   readonly logger: Logger;
   readonly links: Links;
   readonly gates: readonly Gate[];
@@ -46,20 +46,14 @@ export type AgentParts = {
   readonly closers: Closers;
 };
 
-/** The data path looks for a policy every 100 ms; longer, and it hangs. */
-const adoptLimitMs = 2_000;
 /** What is redirected by then, the guard still drops on its way back. */
 const guardPollMs = 20;
-const rememberedPolicies = 8;
 
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
-  private config: Config;
-  private policy: Policy;
-  private generation = firstGeneration;
-  private readonly ruleNames = new Map<number, readonly string[]>();
+  private readonly inForce: PolicyInForce;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
@@ -76,14 +70,17 @@ export class Agent {
 
   constructor(parts: AgentParts) {
     this.parts = parts;
-    this.config = parts.config;
     this.links = parts.links;
-    this.policy = parts.dataPath.engine.policy;
-    this.rememberRules();
-    const { flows } = parts.config.limits;
+    this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
+    const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gates, logger } = parts;
-    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
+    this.firewalls = new FirewallWatch(
+      parts.inForce.settings,
+      gates,
+      parts.dataPath.firewalls,
+      logger,
+    );
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -120,7 +117,8 @@ export class Agent {
   }
 
   private openFlowLog(): FlowLog | undefined {
-    const { config, dataPath, logger } = this.parts;
+    const { dataPath, inForce, logger } = this.parts;
+    const config = inForce.settings;
     const file = config.log.flows;
     if (file === '') return undefined;
     return new FlowLog({
@@ -141,12 +139,12 @@ export class Agent {
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
-    if (this.config.policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
+    const { limits, policy } = this.inForce.now.settings;
+    if (policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
     else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
-    const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
-    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    if (leaksIpv6(this.config, this.links)) {
+    logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -163,10 +161,10 @@ export class Agent {
    * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
    * by it. The caller has made sure that nothing else differs.
    *
-   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   * @throws as PolicyInForce.change
    */
-  reload(next: Config): Promise<void> {
-    return this.inTurn(() => this.putInForce(next, this.links));
+  reload(next: Compiled): Promise<void> {
+    return this.inTurn(() => this.inForce.change(next));
   }
 
   /** One change at a time: the data path is waited for. */
@@ -176,28 +174,30 @@ export class Agent {
     return done;
   }
 
-  private async putInForce(next: Config, links: Links): Promise<void> {
-    const { steering, tun } = this.parts;
-    const generation = this.generation + 1;
-    const policy = buildPolicy(next, builtInsOf(next, links), generation);
-    steering.setNetworks(networksOf(next), generation);
-    steering.replace(steeringPolicyOf(next, links, tun));
-    this.generation = generation;
-    this.config = next;
-    this.policy = policy;
-    this.rememberRules();
-    this.dataPath.replacePolicy(policy);
-    await this.adopted(generation);
-    steering.forgetNetworks(generation);
+  private policyPlaces(): PolicyPlaces {
+    const { dataPath, steering, tun } = this.parts;
+    const published = openPublishedCounters(dataPath.counters);
+    return {
+      steering,
+      replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
+      adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
+      policyOf: ({ policy, settings }, generation) => ({
+        ...policy,
+        builtIns: builtInsOf(settings, this.links),
+        generation,
+      }),
+      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun),
+    };
   }
 
   /** The host is not as it was: programs go where they belong now. */
   private async applyLinks(next: Links): Promise<void> {
     const { steering, tun } = this.parts;
+    const { now } = this.inForce;
     const known = this.links.broadcasts.join() === next.broadcasts.join();
     this.links = next;
-    if (known) steering.replace(steeringPolicyOf(this.config, next, tun));
-    else await this.putInForce(this.config, next);
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun));
+    else await this.inForce.change(now);
   }
 
   private watchHost(): HostWatch {
@@ -214,18 +214,8 @@ export class Agent {
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
       reconnect: () => reconnectSenders(dataPath.sockets.peers),
     };
-    const firewalls = this.config.firewalls.map(({ address }) => address);
+    const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
     return new HostWatch(host, this.links, firewalls, logger);
-  }
-
-  /** Until the data path has published that it decides by this generation. */
-  private async adopted(generation: number): Promise<void> {
-    const published = openPublishedCounters(this.parts.dataPath.counters);
-    const deadline = performance.now() + adoptLimitMs;
-    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
-      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
   }
 
   /** Until a firewall is usable; then what is behind the guard is redirected. */
@@ -253,11 +243,10 @@ export class Agent {
   /** What `GET /status` answers. */
   status(): AgentStatus {
     const { steering, tun } = this.parts;
-    const { config, firewalls, hostWatch, links, policy, pulse, startedAt, startedMs } = this;
+    const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
-        config,
-        policy,
+        inForce: this.inForce.now,
         links,
         firewalls,
         steering,
@@ -277,6 +266,7 @@ export class Agent {
   measurements(): Measurements {
     const { steering, tun } = this.parts;
     const counters = this.counters();
+    const { settings } = this.inForce.now;
     const { leaseMs, open } = this.gate(counters);
     return {
       version,
@@ -291,12 +281,12 @@ export class Agent {
             },
       ),
       kernel: steering.readCounters(),
-      rules: rulesOf(this.config, this.policy),
+      rules: rulesOf(this.inForce.now),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
       firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
-      flowCapacity: this.config.limits.flows,
+      flowCapacity: settings.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };
@@ -337,16 +327,7 @@ export class Agent {
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
     if (rule === noRule) return 'default';
-    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
-  }
-
-  /** Flows outlive the policy that decided them; the names of a few are kept. */
-  private rememberRules(): void {
-    this.ruleNames.set(
-      this.generation,
-      this.config.rules.map(({ name }) => name),
-    );
-    this.ruleNames.delete(this.generation - rememberedPolicies);
+    return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }
 
   private async close(): Promise<void> {

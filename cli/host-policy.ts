@@ -3,7 +3,7 @@
  * and what the kernel programs are made from.
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import type { Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
@@ -23,7 +23,7 @@ export type Links = {
 };
 
 /** Never redirected, whatever the rules say. */
-export function builtInsOf(config: Config, links: Pick<Links, 'broadcasts'>): BuiltIns {
+export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): BuiltIns {
   return {
     tunnelPort: config.tunnel.port,
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
@@ -41,7 +41,7 @@ export function builtInsOf(config: Config, links: Pick<Links, 'broadcasts'>): Bu
 }
 
 /** As the kernel programs of the agent and of the boot guard have it. */
-export function exclusionsOf(config: Config, links: Pick<Links, 'broadcasts'>): Exclusions {
+export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>): Exclusions {
   const builtIns = builtInsOf(config, links);
   return {
     firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
@@ -55,7 +55,7 @@ export function exclusionsOf(config: Config, links: Pick<Links, 'broadcasts'>): 
 }
 
 /** What the kernel programs are made from. */
-export function steeringPolicyOf(config: Config, links: Links, tun: Tun): SteeringPolicy {
+export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): SteeringPolicy {
   return {
     ...exclusionsOf(config, links),
     interfaces: links.interfaces.map(({ index, mac, name }) => ({

@@ -1,6 +1,6 @@
 /**
  * Being told that the network configuration of this thread's namespace has changed: interfaces,
- * addresses, IPv4 routes, and qdiscs and filters. What has changed is asked for by linux/netlink.ts.
+ * addresses, IPv4 routes, qdiscs and filters. What has changed is asked for by linux/netlink.ts.
  */
 import { constants } from 'node:os';
 import { AF_NETLINK, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW } from './abi/net.ts';

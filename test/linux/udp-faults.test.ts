@@ -12,7 +12,7 @@ const { EAGAIN, ECONNREFUSED, EIO, ENETDOWN, ENOBUFS } = constants.errno;
 const peer = 0x0a09_0004;
 const arena = createArena(4, 4);
 
-/** A sender whose kernel answers each sendmmsg by `answers`: how many it took, or minus an errno. */
+/** A sender whose kernel answers each sendmmsg by `answers`: how many it took, or -errno. */
 function start(answers: number[]) {
   const singles: { length: number; controlLength: number }[] = [];
   let calls = 0;
