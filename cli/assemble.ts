@@ -63,7 +63,7 @@ function telemetryDataOf(
 }
 
 /**
- * Start the agent. Everything passes until the firewall has taken the first telemetry.
+ * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
  * @throws SystemError when the host lacks something; nothing is left behind then
  */

@@ -89,6 +89,7 @@ export function rulesPolicyOf(config: Config): RulesPolicy {
     default: verdicts[config.default],
     established: established[policy.established],
     onTelemetryLoss: failures[policy.onTelemetryLoss],
+    onBoot: failures[policy.onBoot],
     onFirewallDown: failures[policy.onFirewallDown],
     observe: policy.mode === 'observe',
     rolloutPercent: policy.rolloutPercent,

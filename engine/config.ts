@@ -128,6 +128,8 @@ export type PolicyConfig = {
   /** Firewalls take telemetry, and none of them is healthy. */
   readonly onFirewallDown: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
+  /** From the start of the host, and of the agent, until the firewall takes the first telemetry. */
+  readonly onBoot: 'pass' | 'drop';
   /** Connections that began where the firewall did not see it. */
   readonly established: 'pass' | 'redirect' | 'reset';
 };
@@ -213,6 +215,7 @@ export const defaults = {
     onTelemetryLoss: 'pass',
     onFirewallDown: 'pass',
     onAgentFailure: 'pass',
+    onBoot: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
   },

@@ -93,8 +93,9 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
-    io.steering.heartbeat(nowMs);
+    // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
+    io.steering.heartbeat(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
       work += this.take(path.devices[queue], this.packets, queue);
@@ -182,13 +183,19 @@ export class Loop {
     this.availability = availability;
     const isDown = availability === Availability.FirewallDown;
     const before = this.stopping || availability === Availability.Before;
+    const isBoot = policy.onBoot === OnFailure.Drop && !path.peers.everUsable;
     path.onLoss = isDown ? policy.onFirewallDown : policy.onTelemetryLoss;
     path.passedReason = isDown ? Reason.PassedFirewallDown : Reason.PassedGateClosed;
     path.droppedReason = isDown ? Reason.DroppedFirewallDown : Reason.DroppedGateClosed;
     const drops = path.onLoss === OnFailure.Drop;
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
-    if (this.stopping || availability !== Availability.Usable) {
+    if (isBoot && !this.stopping) {
+      // No rule softens it, and it has no grace: the kernel drops by itself.
+      path.onLoss = policy.onBoot;
+      view = GateView.Closed;
+      mode = SteeringMode.Drop;
+    } else if (this.stopping || availability !== Availability.Usable) {
       view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
@@ -228,6 +235,7 @@ export class Loop {
     counters.gauges[Gauge.Availability] = this.availability;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
+    counters.gauges[Gauge.SegmentationOff] = this.path.io.socket.segmentation ? 0 : 1;
     counters.gauges[Gauge.Breaths]++;
     publish(counters, this.shared);
   }

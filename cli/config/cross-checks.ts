@@ -16,6 +16,7 @@ export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
     ...firewallsBesideManagement(known),
     ...duplicateInterfaces(known),
     ...telemetryTimes(known),
+    ...namelessAtBoot(known),
     ...equalMacs(known),
   ];
 }
@@ -106,6 +107,14 @@ function telemetryTimes({ telemetry }: Partial<Sections>): Misfit[] {
     `${formatDuration(timeoutMs)} is longer than the interval of ${formatDuration(intervalMs)}: ` +
     'an attempt must be over before the next one is due';
   return [{ path: ['telemetry', 'timeout'], message }];
+}
+
+/** The guard is there before the network is up, and with it the default route. */
+function namelessAtBoot({ policy, workload }: Partial<Sections>): Misfit[] {
+  if (policy?.onBoot !== 'drop' || workload?.interfaces.length !== 0) return [];
+  const message =
+    'drop needs workload.interfaces: at boot there is no default route yet to find them by';
+  return [{ path: ['policy', 'onBoot'], message }];
 }
 
 function equalMacs({ tunnel }: Partial<Sections>): Misfit[] {

@@ -90,6 +90,7 @@ const descriptions: Readonly<Record<string, string>> = {
   'policy.onFirewallDown':
     'While no firewall is healthy, though telemetry is taken. Default: pass.',
   'policy.onAgentFailure': 'When the agent is dead or hangs. Default: pass.',
+  'policy.onBoot': 'Until the firewall has taken the first telemetry. Default: pass.',
   'policy.established': 'Connections that began where the firewall did not see it. Default: pass.',
   sets: 'Named lists of addresses or of ports. Rules use one as $name, alone or in a list.',
   default: 'What becomes of a connection that no rule matches. Default: redirect.',

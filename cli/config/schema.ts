@@ -253,7 +253,7 @@ const policy = block({
   onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
   onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
   onFirewallDown: choice('pass', 'drop').default(defaults.policy.onFirewallDown),
-  onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
+  onBoot: choice('pass', 'drop').default(defaults.policy.onBoot),
   established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
 }).transform((value): Config['policy'] => ({
   mode: value.mode,
@@ -261,6 +261,7 @@ const policy = block({
   onTelemetryLoss: value.onTelemetryLoss,
   onFirewallDown: value.onFirewallDown,
   onAgentFailure: value.onAgentFailure,
+  onBoot: value.onBoot,
   established: value.established,
 }));
 

@@ -39,6 +39,8 @@ export type Policy = {
   readonly established: Established;
   /** OnFailure.Pass or OnFailure.Drop: when telemetry is lost, where no rule says otherwise. */
   readonly onTelemetryLoss: OnFailure;
+  /** OnFailure.Pass or OnFailure.Drop: until a firewall has been usable once. */
+  readonly onBoot: OnFailure;
   /** The same for when firewalls take telemetry and none of them is healthy. */
   readonly onFirewallDown: OnFailure;
   /** Look, count, and redirect nothing. */

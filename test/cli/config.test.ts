@@ -77,7 +77,7 @@ policy:
   onTelemetryLoss: drop
   onFirewallDown: drop
   onAgentFailure: drop
-  onBoot: pass
+  onBoot: drop
   established: reset
 sets: {}
 default: pass
@@ -150,6 +150,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
       onTelemetryLoss: 'drop',
       onFirewallDown: 'drop',
       onAgentFailure: 'drop',
+      onBoot: 'drop',
       established: 'reset',
     },
     default: 'pass',

@@ -143,6 +143,7 @@ class FuzzDevice implements PacketDevice {
 type Queued = { at: number[]; length: number[]; segmentSize: number; peer: number; tos: number };
 
 class FuzzSocket implements TunnelSocket {
+  readonly segmentation = true;
   readonly results = new Int32Array(8);
   readonly inbox: { bytes: Buffer; source: number; segmentSize: number; reason: Reason }[] = [];
   readonly sent: Sent[] = [];

@@ -72,6 +72,7 @@ export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Po
     default: Verdict.Redirect,
     established: Established.Pass,
     onTelemetryLoss: OnFailure.Pass,
+    onBoot: OnFailure.Pass,
     onFirewallDown: OnFailure.Pass,
     observe: false,
     rolloutPercent: 100,
