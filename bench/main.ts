@@ -10,6 +10,7 @@ import { type Cell, type CellResult, describeMachine, type Plan, runPlan } from 
 import { fixedRate } from './measure/fixed-rate.ts';
 import { newConnections } from './measure/new-connections.ts';
 import { packetRate } from './measure/packet-rate.ts';
+import { reload } from './measure/reload.ts';
 import { roundTrip } from './measure/round-trip.ts';
 import { tcp } from './measure/tcp.ts';
 import { type Effort, figureKinds, type Measurement } from './measure.ts';
@@ -41,13 +42,14 @@ const peers: readonly Peer[] = [
   fastd,
   wireguardGo,
 ];
-/** Memory is looked at by the last one, after all kinds of traffic. */
+/** Memory is looked at by `fixedRate`, after all kinds of traffic; rules change after it. */
 const measurements: readonly Measurement[] = [
   tcp,
   packetRate,
   roundTrip,
   newConnections,
   fixedRate,
+  reload,
 ];
 
 type Options = {

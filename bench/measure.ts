@@ -60,6 +60,10 @@ export const figureKinds: Readonly<Record<string, FigureKind>> = {
   'cpu-mp-machine': { title: 'CPU, machine', unit: 's/Mpackets', more: false, digits: 2 },
   'cpu-mp-program': { title: 'CPU, program', unit: 's/Mpackets', more: false, digits: 2 },
   'loss-80k': { title: 'lost at 80 kpps', unit: '%', more: false, digits: 3 },
+  'reload-p99-before': { title: '1,000 round trips/s p99', ...time },
+  'reload-p99': { title: 'the same while 10k rules are reloaded', ...time },
+  'reload-lost': { title: 'lost meanwhile', unit: 'datagrams', more: false, digits: 0 },
+  'reload-time': { title: 'a reload of 10k rules', unit: 'ms', more: false, digits: 0 },
   memory: { title: 'memory, program', unit: 'MiB', more: false, digits: 0 },
 };
 
