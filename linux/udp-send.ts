@@ -21,6 +21,7 @@ import {
   errno,
   type Fd,
   getsockopt,
+  keepAddresses,
   LITTLE_ENDIAN,
   type Region,
   sendmmsg,
@@ -46,6 +47,8 @@ type Row = {
   readonly fd: Fd;
   readonly peer: Peer;
   readonly messages: Region;
+  /** Of each message. */
+  readonly addresses: readonly Address[];
   /** Which queued send each message is. */
   readonly slots: Int32Array;
   count: number;
@@ -201,8 +204,7 @@ export class DatagramSender {
         continue;
       }
       const run = this.segmentation ? row.count - done : this.unsegmentedRun(row, done);
-      const first = row.messages.address + done * abi.mmsghdr.size;
-      const sent = sendmmsg(row.fd, first, run, abi.MSG_DONTWAIT);
+      const sent = sendmmsg(row.fd, row.addresses[done], run, abi.MSG_DONTWAIT);
       if (sent > 0) {
         done += sent;
         retried = false;
@@ -343,7 +345,10 @@ export function socketReason(code: number): Reason {
 
 function createRow(fd: Fd, peer: Peer, capacity: number): Row {
   const messages = allocate(capacity * abi.mmsghdr.size);
-  return { fd, peer, messages, slots: new Int32Array(capacity), count: 0 };
+  const addresses = keepAddresses(
+    Array.from({ length: capacity }, (_, index) => messages.address + index * abi.mmsghdr.size),
+  );
+  return { fd, peer, messages, addresses, slots: new Int32Array(capacity), count: 0 };
 }
 
 /** The parts of both control messages that never change: UDP_SEGMENT (u16), then IP_TOS (int). */
