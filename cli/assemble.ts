@@ -4,7 +4,7 @@
  * engine says otherwise), start the data path, start telemetry. What fails undoes what was done.
  */
 import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
@@ -12,6 +12,7 @@ import type { EngineOptions } from '../engine/engine.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
 import { createGate, type Gate } from '../engine/gate.ts';
+import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
@@ -39,6 +40,8 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
     peer: config.firewalls[0].address,
     policy,
     joinUdp,
+    // With one processor nothing can come while we look.
+    pollMs: config.limits.busyPoll && availableParallelism() > 1 ? busyPollMs : 0,
   };
 }
 

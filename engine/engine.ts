@@ -25,6 +25,8 @@ export type EngineOptions = {
   readonly policy: Policy;
   /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
   readonly joinUdp: boolean;
+  /** How long to look for more before each sleep (engine/idle.ts), in milliseconds. */
+  readonly pollMs?: number;
 };
 
 /** Datagrams whose fragments are on the way at once. */
@@ -68,5 +70,5 @@ export function createEngine(
     // Until the kernel knows the path: Ethernet's.
     innerMtu: innerMtu(1500, encapsulation),
   };
-  return new Loop(path, gate, published, options.mtuLimit);
+  return new Loop(path, gate, published, options.mtuLimit, options.pollMs);
 }

@@ -9,6 +9,7 @@ import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure } from './flows.ts';
 import type { Gate } from './gate.ts';
+import { Idle } from './idle.ts';
 import {
   createDatagramBatch,
   createPacketBatch,
@@ -70,6 +71,7 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
+  private readonly idle: Idle;
   private rulesHold: boolean;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
@@ -77,8 +79,11 @@ export class Loop {
   private lastTick = -1;
   private lastMtuTick = 0;
 
-  /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
-  constructor(path: Path, gate: Gate, shared: PublishedCounters, mtuLimit: number) {
+  /**
+   * @param mtuLimit configured limit of the outer packet; the path's own may be lower
+   * @param pollMs how long to look for more before each sleep (engine/idle.ts)
+   */
+  constructor(path: Path, gate: Gate, shared: PublishedCounters, mtuLimit: number, pollMs = 0) {
     this.path = path;
     this.gate = gate;
     this.shared = shared;
@@ -90,6 +95,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
+    this.idle = new Idle(path.io.clock, path.io.readiness, pollMs);
     this.rulesHold = decidesWhileClosed(path.policy);
     path.io.steering.adopt(path.policy.generation);
     this.updateMtu();
@@ -145,10 +151,17 @@ export class Loop {
    * for a policy to put in the place of the present one.
    */
   run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
-    const { clock, readiness } = this.path.io;
+    const { clock } = this.path.io;
+    const { idle } = this;
     let tick = -1;
+    let handled = 0;
     while (Atomics.load(stop, 0) === 0) {
-      if (this.breathe() === 0) readiness.wait(sleepMs);
+      const work = this.breathe();
+      handled += work;
+      if (work === 0) {
+        idle.wait(sleepMs, handled);
+        handled = 0;
+      }
       if (tick === this.lastTick) continue;
       tick = this.lastTick;
       const policy = nextPolicy();
@@ -157,7 +170,7 @@ export class Loop {
     this.stopping = true;
     const end = clock.now() + drainMs;
     while (clock.now() < end) {
-      if (this.breathe() === 0) readiness.wait(10);
+      if (this.breathe() === 0) idle.wait(10, 0);
     }
     this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.path.flows.writeStop();

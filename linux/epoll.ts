@@ -79,7 +79,7 @@ class EpollReadiness implements Readiness {
     }
   }
 
-  wait(timeoutMs: number): void {
+  wait(timeoutMs: number): boolean {
     const count = epollWait(this.epoll, this.eventsAddress[0], this.capacity, timeoutMs);
     for (let index = 0; index < count; index++) {
       const at = index * abi.epoll_event.size;
@@ -92,6 +92,7 @@ class EpollReadiness implements Readiness {
         epollCtl(this.epoll, abi.EPOLL_CTL_DEL, fd, 0);
       }
     }
+    return count > 0;
   }
 
   /** Idempotent. */

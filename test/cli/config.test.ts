@@ -67,7 +67,7 @@ policy:
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1 }
+limits: { flows: 64, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
 log: { level: debug, format: json, flows: /var/log/flows.ndjson }
 `,
@@ -123,7 +123,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1 },
+    limits: { flows: 64, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
     log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
   });

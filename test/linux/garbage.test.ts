@@ -31,7 +31,7 @@ import {
 } from '../../linux/syscall.ts';
 import { openTunQueue } from '../../linux/tun.ts';
 import { createTunnelSockets, openTunnelSocket } from '../../linux/udp.ts';
-import { writeSocketAddress } from '../../linux/udp-send.ts';
+import { writeSocketAddress } from '../../linux/udp-message.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import { createPolicy, out } from '../support/engine.ts';
