@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { Reason } from '../parsers/reason.ts';
 
 const { EAGAIN, ENOBUFS, ENOMEM, EMSGSIZE, ENETUNREACH, EHOSTUNREACH, ENETDOWN } = constants.errno;
-const { ECONNREFUSED, ENOPROTOOPT, EOPNOTSUPP } = constants.errno;
+const { ECONNREFUSED, EDESTADDRREQ, ENOPROTOOPT, EOPNOTSUPP } = constants.errno;
 /** Not in node:os on every version. */
 const EHOSTDOWN = 112;
 
@@ -31,6 +31,8 @@ export function socketReason(code: number): Reason {
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
+    // Not connected: there was no route when it was last tried.
+    case EDESTADDRREQ:
       return Reason.SocketUnreachable;
     case EMSGSIZE:
       return Reason.SocketTooBig;

@@ -28,7 +28,6 @@ import {
   errno,
   type Fd,
   getsockopt,
-  keepAddresses,
   LITTLE_ENDIAN,
   type Region,
   sendmmsg,
@@ -43,43 +42,21 @@ import {
   writeControlValues,
   writeSocketAddress,
 } from './udp-message.ts';
-
-/** A firewall and the connected sockets that lead to it. */
-export type Peer = {
-  /** IPv4 address as int32 of its wire bytes. */
-  readonly address: number;
-  readonly port: number;
-  readonly senders: readonly Fd[];
-};
+import { createRow, type Peer, type Row } from './udp-row.ts';
 
 const { EAGAIN, EINVAL, EIO, EMSGSIZE } = constants.errno;
 const controlsLength = 2 * controlLength;
 const outerHeaderLength = 20 + 8;
 
-/** One socket and the messages that wait for it. */
-type Row = {
-  readonly fd: Fd;
-  readonly peer: Peer;
-  readonly messages: Region;
-  /** Of each message. */
-  readonly addresses: readonly Address[];
-  /** Which queued send each message is; of several that were joined, the first. */
-  readonly slots: Int32Array;
-  count: number;
-  /** Of the last message, while more may join: the last slot in it; -1 when nothing may. */
-  openSlot: number;
-  /** Its datagrams' length (but the last's), and their number, pieces, bytes and TOS. */
-  openSize: number;
-  openCount: number;
-  openPieces: number;
-  openLength: number;
-  openTos: number;
-};
+/** The calls that may fail in the data path; a test has others to fail on demand. */
+export type SendCalls = Pick<typeof syscalls, 'errno' | 'sendmmsg' | 'sendmsg'>;
+const syscalls = { errno, sendmmsg, sendmsg };
 
 export class DatagramSender {
   readonly results: Int32Array;
   /** Turns false, for good, when a device cannot cut for us (EIO); we then send piece by piece. */
   segmentation: boolean;
+  private readonly calls: SendCalls;
   private readonly base: Address;
   private readonly capacity: number;
   private readonly peers: readonly Peer[];
@@ -100,7 +77,14 @@ export class DatagramSender {
   private readonly singleVectors = allocate(maximumPieces * abi.iovec.size);
   private readonly scratch = allocate(abi.sockaddr_in.size + 8);
 
-  constructor(peers: readonly Peer[], arena: Arena, capacity: number, segmentation: boolean) {
+  constructor(
+    peers: readonly Peer[],
+    arena: Arena,
+    capacity: number,
+    segmentation: boolean,
+    calls: SendCalls = syscalls,
+  ) {
+    this.calls = calls;
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.segmentation = segmentation;
@@ -262,13 +246,13 @@ export class DatagramSender {
         continue;
       }
       const run = this.segmentation ? row.count - done : this.unsegmentedRun(row, done);
-      const sent = sendmmsg(row.fd, row.addresses[done], run, abi.MSG_DONTWAIT);
+      const sent = this.calls.sendmmsg(row.fd, row.addresses[done], run, abi.MSG_DONTWAIT);
       if (sent > 0) {
         done += sent;
         retried = false;
         continue;
       }
-      const code = errno();
+      const code = this.calls.errno();
       if (code === EIO && segmented) {
         this.segmentation = false;
         continue;
@@ -369,31 +353,13 @@ export class DatagramSender {
 
   private sendSingle(fd: Fd, parts: number): Reason {
     this.single.view.setUint32(abi.msghdr.msg_iovlen, parts, LITTLE_ENDIAN);
-    if (sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
-    if (mayBePending(errno()) && sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) {
+    if (this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
+    if (
+      mayBePending(this.calls.errno()) &&
+      this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0
+    ) {
       return Reason.Ok;
     }
-    return socketReason(errno());
+    return socketReason(this.calls.errno());
   }
-}
-
-function createRow(fd: Fd, peer: Peer, capacity: number): Row {
-  const messages = allocate(capacity * abi.mmsghdr.size);
-  const addresses = keepAddresses(
-    Array.from({ length: capacity }, (_, index) => messages.address + index * abi.mmsghdr.size),
-  );
-  return {
-    fd,
-    peer,
-    messages,
-    addresses,
-    slots: new Int32Array(capacity),
-    count: 0,
-    openSlot: -1,
-    openSize: 0,
-    openCount: 0,
-    openPieces: 0,
-    openLength: 0,
-    openTos: 0,
-  };
 }

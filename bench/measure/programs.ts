@@ -1,6 +1,6 @@
 /**
- * The agent's programs in the kernel: how long they are and what a packet pays for them. Instructions
- * are those that the verifier left, in the kernel's own form; times are the kernel's
+ * The agent's programs in the kernel: how long they are and what a packet pays for them.
+ * Instructions are those that the verifier left, in the kernel's own form; times are the kernel's
  * (BPF_ENABLE_STATS, which itself costs some 20 ns a run).
  */
 import { readdirSync, readFileSync } from 'node:fs';

@@ -77,6 +77,7 @@ t.test("what the socket's errno means for the datagram", async (t) => {
     [EHOSTUNREACH, Reason.SocketUnreachable],
     [ENETDOWN, Reason.SocketUnreachable],
     [112, Reason.SocketUnreachable],
+    [constants.errno.EDESTADDRREQ, Reason.SocketUnreachable],
     [EMSGSIZE, Reason.SocketTooBig],
     [EPERM, Reason.SocketRefused],
     [EINVAL, Reason.SocketRefused],
