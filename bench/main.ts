@@ -10,6 +10,7 @@ import { type Cell, type CellResult, describeMachine, type Plan, runPlan } from 
 import { fixedRate } from './measure/fixed-rate.ts';
 import { newConnections } from './measure/new-connections.ts';
 import { packetRate } from './measure/packet-rate.ts';
+import { programs } from './measure/programs.ts';
 import { reload } from './measure/reload.ts';
 import { roundTrip } from './measure/round-trip.ts';
 import { tcp } from './measure/tcp.ts';
@@ -48,6 +49,7 @@ const measurements: readonly Measurement[] = [
   packetRate,
   roundTrip,
   newConnections,
+  programs,
   fixedRate,
   reload,
 ];

@@ -156,6 +156,7 @@ function checkSections(
 
 function toConfig(known: Sections, rules: Config['rules']): Config {
   const { interfaces, management, ipv6 } = known.workload;
+  const { busyPoll, flows } = known.limits;
   return {
     workload: { interfaces, management, ipv6 },
     firewalls: known.firewalls,
@@ -165,7 +166,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     policy: known.policy,
     default: known.default,
     rules,
-    limits: { flows: known.limits.flows, workers: defaults.limits.workers },
+    limits: { flows, busyPoll, workers: defaults.limits.workers },
     control: known.control,
     metrics: known.metrics.listen,
     log: known.log,

@@ -299,6 +299,7 @@ export const sections = {
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+    busyPoll: yesOrNo.default(defaults.limits.busyPoll),
   }),
   control: block({
     socket: text(

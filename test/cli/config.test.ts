@@ -82,7 +82,7 @@ policy:
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1 }
+limits: { flows: 64, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
 log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
@@ -155,7 +155,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1 },
+    limits: { flows: 64, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
     log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });
