@@ -1,21 +1,20 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
+import type { AgentState, AgentStatus } from '../control/status.ts';
 import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
-import { SteeringMode } from '../engine/io.ts';
+import { type Gate, GateCause } from '../engine/gate.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
-import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
-import { formatAddress } from '../parsers/text.ts';
+import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
@@ -23,7 +22,9 @@ import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { Pulse } from './pulse.ts';
 import type { Health } from './service.ts';
+import { describeStatus, leaksIpv6, rulesOf, stateOf, tunDroppedOf } from './status.ts';
 import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
@@ -38,13 +39,6 @@ export type AgentParts = {
   readonly wake: () => void;
   readonly telemetry: TelemetryWorkerData;
   readonly closers: Closers;
-};
-
-const modeNames: Readonly<Record<SteeringMode, string>> = {
-  [SteeringMode.Pass]: 'pass',
-  [SteeringMode.Redirect]: 'redirect',
-  [SteeringMode.Drop]: 'drop',
-  [SteeringMode.RedirectAll]: 'by rule',
 };
 
 /** The data path looks for a policy every 100 ms; longer, and it hangs. */
@@ -64,6 +58,7 @@ export class Agent {
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
   private readonly firewalls: FirewallWatch;
+  private readonly pulse: Pulse;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -90,6 +85,7 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
     const isAlone = gates.length === 1;
     this.telemetry = new TelemetryThread(parts.telemetry, gates, {
@@ -131,7 +127,7 @@ export class Agent {
     const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    if (this.leaksIpv6()) {
+    if (leaksIpv6(this.config, this.parts.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -176,52 +172,30 @@ export class Agent {
   }
 
   /** What `GET /status` answers. */
-  status(): object {
+  status(): AgentStatus {
     const { links, steering, tun } = this.parts;
-    const { config } = this;
-    const firewall = config.firewalls[this.firewalls.active()]!;
-    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const gateStatus = this.gate(counters);
-    const mode = modeNames[counters.gauges[Gauge.SteeringMode] as SteeringMode];
+    const { config, firewalls, policy, pulse, startedMs } = this;
     return {
-      version,
-      startedAt: new Date(this.startedMs).toISOString(),
-      upMs: Date.now() - this.startedMs,
-      state: stateOf(gateStatus.open, gateStatus.cause, mode),
-      cause: gateStatus.sentence,
-      mode,
-      gate: gateStatus,
-      firewall: {
-        name: firewall.name,
-        address: formatAddress(firewall.address),
-        encapsulation: config.tunnel.encapsulation,
-        port: config.tunnel.port,
-      },
-      firewalls: this.firewalls.status(),
-      ha: config.ha,
-      interfaces: links.interfaces.map(({ name, index }) => ({ name, index })),
-      attachedBy: steering.method,
-      policy: config.policy,
-      ipv6: { policy: config.workload.ipv6, leaks: this.leaksIpv6() },
-      innerMtu: counters.gauges[Gauge.InnerMtu],
-      flows: {
-        count: counters.gauges[Gauge.Flows],
-        capacity: config.limits.flows,
-        evicted: counters.gauges[Gauge.FlowsEvicted],
-      },
+      ...describeStatus({
+        config,
+        policy,
+        links,
+        firewalls,
+        steering,
+        tunIndex: tun.index,
+        counters: this.counters(),
+        pulse,
+        startedMs,
+      }),
       ...(this.flowLog === undefined ? {} : { flowLog: this.flowLog.status() }),
-      rules: this.ruleHits(),
-      counters: counted(counters),
-      kernel: steering.readCounters(),
-      tunDropped: tunDropped(tun),
     };
   }
 
   /** What the metrics page tells. */
   measurements(): Measurements {
     const { steering, tun } = this.parts;
-    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const { leaseMs, open } = this.gate(counters);
+    const counters = this.counters();
+    const { leaseMs, open } = this.firewalls.gate(counters);
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -235,24 +209,32 @@ export class Agent {
             },
       ),
       kernel: steering.readCounters(),
-      rules: this.ruleHits(),
+      rules: rulesOf(this.config, this.policy),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
       firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
       flowCapacity: this.config.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
-      tunDropped: tunDropped(tun),
+      tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };
   }
 
   /** What the service manager is told. */
   health(): Health {
-    const counters = snapshot(openPublishedCounters(this.parts.dataPath.counters));
-    const { gauges } = counters;
-    const { cause, open, sentence } = this.gate(counters);
-    const state = stateOf(open, cause, modeNames[gauges[Gauge.SteeringMode] as SteeringMode]);
-    return { breaths: gauges[Gauge.Breaths], words: open ? state : `${state}: ${sentence}` };
+    const { breaths, state } = this.feel();
+    const { open, sentence } = this.firewalls.gate(this.counters());
+    return { breaths, words: open ? state : `${state}: ${sentence}` };
+  }
+
+  private feel(): { state: AgentState; breaths: number } {
+    const counters = this.counters();
+    const state = stateOf(this.firewalls.gate(counters), counters);
+    return { state, breaths: counters.gauges[Gauge.Breaths] };
+  }
+
+  private counters(): Counters {
+    return snapshot(openPublishedCounters(this.parts.dataPath.counters));
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -260,26 +242,6 @@ export class Agent {
     const query = parseFlowQuery(parameters);
     const nowTick = Math.floor(monotonicMs() / tickMs);
     return listFlows(this.flowColumns, query, nowTick, this.flowNames());
-  }
-
-  private gate({ gauges }: Counters): GateStatus {
-    return this.firewalls.gate(gauges[Gauge.Availability]!);
-  }
-
-  /** Connections that each rule decided since the policy came into force. */
-  private ruleHits(): { name: string; line: number; hits: number }[] {
-    const { hits } = this.policy;
-    const rows = this.config.rules.map(({ line, name }, rule) => ({
-      name,
-      line,
-      hits: hits[rule],
-    }));
-    return [...rows, { name: 'default', line: 0, hits: hits[hits.length - 1] }];
-  }
-
-  /** IPv6 goes past inspection: the host has it, and it is let through. */
-  private leaksIpv6(): boolean {
-    return this.parts.links.globalIpv6 && this.config.workload.ipv6 === 'pass';
   }
 
   private ruleName(rule: number, generation: number): string {
@@ -301,32 +263,8 @@ export class Agent {
     for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
     this.firewalls.close();
     await this.dataPath.stop();
+    this.pulse.close();
     this.flowLog?.close();
     this.parts.closers.closeAll();
   }
-}
-
-/** What traffic meets: an open gate redirects once the data path has seen it. */
-function stateOf(open: boolean, cause: string, mode: string): string {
-  if (open) return mode === 'redirect' ? 'redirecting' : 'opening';
-  return cause === 'starting' || cause === 'stopping' ? cause : 'closed';
-}
-
-/** Packets that waited for the data path in vain: the device's queue was full. */
-function tunDropped(tun: Tun): number {
-  return listInterfaces().find(({ index }) => index === tun.index)?.sendDropped ?? 0;
-}
-
-function counted(counters: Counters): Record<string, object> {
-  const result: Record<string, object> = {};
-  for (let reason = 0; reason < reasonNames.length; reason++) {
-    if (counters.packets[reason] === 0) continue;
-    result[reasonNames[reason]] = {
-      kind: reasonKinds[reason],
-      words: reasonSentences[reason],
-      packets: counters.packets[reason],
-      bytes: counters.bytes[reason],
-    };
-  }
-  return result;
 }

@@ -21,6 +21,10 @@ export const ExitCode = {
   NotRunning: 6,
   /** An agent with this control socket runs already. */
   AlreadyRunning: 7,
+  /** The agent runs and does not redirect. */
+  NotRedirecting: 8,
+  /** Something is broken: `doctor` says what. */
+  Unhealthy: 9,
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
@@ -64,4 +68,6 @@ Exit codes:
   4  the system lacks something (TUN, TCX or clsact)
   5  an interface, port or route is missing or taken
   6  no agent is running
-  7  an agent is running already`;
+  7  an agent is running already
+  8  the agent runs and does not redirect (status, health_check)
+  9  something is broken (doctor)`;

@@ -1,5 +1,7 @@
 /** The firewalls of a running agent, as the main thread sees them: status, metrics and the log. */
+import type { FirewallStatus } from '../control/status.ts';
 import type { Config } from '../engine/config.ts';
+import { type Counters, Gauge } from '../engine/counters.ts';
 import {
   cumulatedRoundTrips,
   type FirewallColumns,
@@ -19,8 +21,8 @@ const probeNames: Readonly<Record<ProbeState, string>> = {
   [ProbeState.Lost]: 'lost',
 };
 
-/** A firewall as `status` tells it. Ages are in milliseconds; -1: never. */
-export type FirewallStatus = ReturnType<FirewallWatch['describe']>;
+/** Cause of a gate that is closed though telemetry is taken. */
+export const firewallDown = 'firewall-down';
 
 /** Changes are in the log a moment after they happened; the data path does not wait for it. */
 const pollMs = 100;
@@ -59,7 +61,8 @@ export class FirewallWatch {
   }
 
   /** Of all firewalls together: may traffic be redirected, and if not, why. */
-  gate(availability: number): GateStatus {
+  gate({ gauges }: Counters): GateStatus {
+    const availability = gauges[Gauge.Availability];
     const statuses = this.gates.map((gate) => gate.status(monotonicMs()));
     const active = statuses[this.active()]!;
     const status = active.open ? active : (statuses.find(({ open }) => open) ?? statuses[0]!);
@@ -68,7 +71,7 @@ export class FirewallWatch {
     if (availability === Availability.FirewallDown) {
       const whys = statuses.map((_, i) => `${this.nameOf(i)}: ${this.why(i)}`);
       const sentence = `no firewall is healthy (${whys.join('; ')})`;
-      return { ...closed, cause: 'firewall-down', sentence };
+      return { ...closed, cause: firewallDown, sentence };
     }
     const sentence = 'no firewall has answered a probe yet';
     return { ...closed, cause: 'starting', sentence };
@@ -79,12 +82,12 @@ export class FirewallWatch {
     return this.gates.map((_, firewall) => this.describe(firewall, nowMs));
   }
 
-  describe(firewall: number, nowMs: number) {
+  private describe(firewall: number, nowMs: number): FirewallStatus {
     const { columns, config } = this;
     const of = (column: Float64Array) => column[firewall]!;
     const age = (column: Float64Array) =>
       of(column) === 0 ? -1 : Math.max(0, Math.round(nowMs - of(column)));
-    const { name, address } = config.firewalls[firewall]!;
+    const { address, name, telemetry } = config.firewalls[firewall]!;
     const { cause, leaseMs, open, sentence } = this.gates[firewall]!.status(nowMs);
     return {
       name,
@@ -95,7 +98,8 @@ export class FirewallWatch {
       sinceMs: age(columns.sinceMs),
       changes: of(columns.changes),
       why: of(columns.usable) === 1 ? '' : this.why(firewall),
-      telemetry: { open, cause, sentence, leaseMs },
+      telemetry: telemetry.url,
+      lease: { open, cause, sentence, leaseMs },
       probe: {
         kind: config.ha.probe.kind,
         state: probeNames[of(columns.probeState) as ProbeState],

@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
 import { release } from './commands/release.ts';
@@ -62,6 +63,12 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
+  program
+    .command('doctor')
+    .description('what of this host or the way to its firewalls is not as it should be')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--json', 'as JSON', false)
+    .action(async (options) => done(await doctor(options)));
   program
     .command('reload')
     .description('the running agent reads its configuration again')

@@ -24,7 +24,11 @@ export type AgentStatus = {
     readonly leaseMs: number;
     readonly cause: string;
   };
-  readonly firewall: { readonly name: string; readonly address: string };
+  readonly firewalls: readonly {
+    readonly name: string;
+    readonly address: string;
+    readonly active: boolean;
+  }[];
   readonly interfaces: readonly { readonly name: string; readonly index: number }[];
   readonly innerMtu: number;
   /** By fate of the packet, such as `redirected`. */

@@ -203,12 +203,13 @@ function title(result: StepResult): string {
 
 function agentRow(status: AgentStatus | undefined): string {
   if (status === undefined) return pc.dim('not running');
-  const { state, cause, gate, firewall, flows, innerMtu } = status;
+  const { state, cause, gate, firewalls, flows, innerMtu } = status;
+  const firewall = firewalls.find(({ active }) => active) ?? firewalls[0];
   if (gate === undefined) return state;
   const open = gate.open ? pc.green('open') : pc.red('closed');
   const lease = gate.open ? ` for ${(gate.leaseMs / 1000).toFixed(1)} s` : '';
   const why = state === 'redirecting' || !cause ? '' : ` (${cause})`;
-  const to = `firewall ${firewall.name} ${firewall.address}, inner MTU ${innerMtu}`;
+  const to = `firewall ${firewall?.name} ${firewall?.address}, inner MTU ${innerMtu}`;
   return `${state}${why}, gate ${open}${lease}, ${flows.count} flows, ${to}`;
 }
 

@@ -82,6 +82,8 @@ export interface AttachedSteering {
    * SystemError, then the old programs stay.
    */
   replace(policy: SteeringPolicy): void;
+  /** Hooks of the workload's interfaces that a program of ours was taken off by others. */
+  missing(): readonly { readonly interfaceName: string; readonly hook: Hook }[];
   /** Takes everything away. Idempotent. */
   detach(): void;
 }
@@ -91,6 +93,7 @@ type Maps = Readonly<Record<SteeringMapName, Fd>>;
 /** One program on one hook. */
 type Place = {
   readonly attachment: Attachment;
+  readonly hook: Hook;
   readonly program: (policy: SteeringPolicy) => Program;
   /** Name of the workload's interface; '' for the TUN device, which goes with the process. */
   readonly interfaceName: string;
@@ -192,7 +195,7 @@ function attachAll(
   for (const { index, hook, interfaceName, program } of plan(policy)) {
     const attachment = withProgram(program(policy), maps, (fd) => method.attach(fd, index, hook));
     closers.add(() => attachment.detach());
-    places.push({ attachment, program, interfaceName });
+    places.push({ attachment, hook, program, interfaceName });
   }
   keepOrLetGo(places, policy);
   for (const leftover of leftovers) leftover.release();
@@ -204,6 +207,10 @@ function attachAll(
     setNetworks: (prefixes, generation) => networks.set(prefixes, generation),
     forgetNetworks: (generation) => networks.forgetBefore(generation),
     replace: (next) => replace(policy, next, maps, places),
+    missing: () =>
+      places
+        .filter((p) => p.interfaceName !== '' && !p.attachment.isInPlace())
+        .map(({ hook, interfaceName }) => ({ hook, interfaceName })),
     detach: () => closers.closeAll(),
   };
 }

@@ -107,6 +107,13 @@ export function parseException(text: string): ManagementException | undefined {
   return port >= 1 && port <= 65_535 ? { prefix, protocol, port } : undefined;
 }
 
+/** As `parseException` reads it. */
+export function formatException({ port, prefix, protocol }: ManagementException): string {
+  const { address, length } = prefix;
+  const where = length === 32 ? formatAddress(address) : formatPrefix(prefix);
+  return port === 0 ? where : `${formatProtocol(protocol)}:${where}:${port}`;
+}
+
 /** `02:00:00:00:00:01` to six bytes. */
 export function parseMac(text: string): number[] | undefined {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) return undefined;

@@ -7,6 +7,8 @@ export type Hook = 'ingress' | 'egress';
 export interface Attachment {
   /** Puts another program in its place; no packet passes between the two. */
   replace(program: Fd): void;
+  /** Whether it still is on its hook: others can take it off, or the interface away. */
+  isInPlace(): boolean;
   /**
    * From now on it outlives this process. A method that needs a name for it uses `directory`, which
    * is on a bpffs or made one. Idempotent. Throws SystemError.

@@ -198,6 +198,12 @@ class ClsactFilter implements Attachment {
     if (cause !== 0) throw failed(`RTM_NEWTFILTER ${hook}`, interfaceIndex, cause);
   }
 
+  isInPlace(): boolean {
+    const { handle, hook, interfaceIndex } = this.place;
+    const isListed = ownFilters(interfaceIndex).some((f) => f.hook === hook && f.handle === handle);
+    return this.isAttached && isListed;
+  }
+
   /** It outlives the process by itself, and its name is on it. */
   keep(): void {}
 

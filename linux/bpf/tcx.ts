@@ -7,7 +7,7 @@
 import { close, type Fd } from '../syscall.ts';
 import type { AttachMethod, Attachment, Hook } from './attach.ts';
 import { leftoverPins, pinLink, releasePin, unpinLink } from './pins.ts';
-import { createLink, detachLink, updateLink } from './tcx-link.ts';
+import { createLink, describeTcxLink, detachLink, updateLink } from './tcx-link.ts';
 
 export const tcx: AttachMethod = {
   name: 'TCX',
@@ -35,6 +35,10 @@ class TcxLink implements Attachment {
 
   replace(program: Fd): void {
     updateLink(this.fd, program);
+  }
+
+  isInPlace(): boolean {
+    return this.fd >= 0 && (describeTcxLink(this.fd)?.interfaceIndex ?? 0) !== 0;
   }
 
   keep(directory: string, interfaceName: string): void {

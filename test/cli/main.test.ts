@@ -132,17 +132,21 @@ t.test('words and exit codes of the command line', async (t) => {
 
 t.test('status, stop and a second agent, against an agent that answers', async (t) => {
   const socket = join(directory, 'control.sock');
+  let sample = JSON.parse(readFileSync('test/golden/screen/status.json', 'utf8'));
   const server = await startControlServer(socket, {
     flows: () => ({ matching: 0, flows: [] }),
     reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
-    status: () => ({ state: 'running', gate: { open: true } }),
+    status: () => sample,
     stop: () => void server.close(),
   });
   const json = await microperimeter('status', '--json', '--socket', socket);
   t.match(json, { code: 0, err: '' });
-  t.same(JSON.parse(json.out), { state: 'running', gate: { open: true } });
+  t.same(JSON.parse(json.out), sample);
   const words = await microperimeter('status', '--socket', socket);
-  t.match(words, { code: 0, out: 'state: running\ngate:\n  open: true\n' });
+  t.match(words, { code: 0, err: '', out: /^microperimeter 0\.1\.0 {2}REDIRECTING/ });
+  t.notMatch(words.out, '\u001b', 'no colours off a terminal');
+  sample = { state: 'starting' };
+  t.match(await microperimeter('status', '--socket', socket), { code: 8, out: /^starting: / });
   const file = write('second.yaml', config('/x', `control: { socket: ${socket} }\n`));
   t.match(await microperimeter('run', '--config', file), {
     code: 7,
