@@ -2,12 +2,21 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
-import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
+
+<<<<<<< HEAD
+
 import { type Gate, GateCause } from '../engine/gate.ts';
+
+=======
+
+import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
+
+>>>>>>> main
+
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import type { Closers } from '../linux/fd.ts';
@@ -15,13 +24,14 @@ import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { type InForce, PolicyInForce, type PolicyPlaces } from './policy-in-force.ts';
 import { Pulse } from './pulse.ts';
 import type { Health } from './service.ts';
 import { describeStatus, leaksIpv6, rulesOf, stateOf, tunDroppedOf } from './status.ts';
@@ -29,7 +39,7 @@ import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
-  readonly config: Config;
+  readonly inForce: InForce;
   readonly logger: Logger;
   readonly links: Links;
   readonly gates: readonly Gate[];
@@ -41,35 +51,36 @@ export type AgentParts = {
   readonly closers: Closers;
 };
 
-/** The data path looks for a policy every 100 ms; longer, and it hangs. */
-const adoptLimitMs = 2_000;
-const rememberedPolicies = 8;
-
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
-  private config: Config;
-  private policy: Policy;
-  private generation = firstGeneration;
-  private readonly ruleNames = new Map<number, readonly string[]>();
+  private readonly inForce: PolicyInForce;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+<<<<<<< HEAD
   private readonly firewalls: FirewallWatch;
   private readonly pulse: Pulse;
+=======
+  private readonly pulse: Pulse;
+  private readonly firewalls: FirewallWatch;
+>>>>>>> main
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
-    this.config = parts.config;
-    this.policy = parts.dataPath.engine.policy;
-    this.rememberRules();
-    const { flows } = parts.config.limits;
+    this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
+    const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gates, logger } = parts;
-    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
+    this.firewalls = new FirewallWatch(
+      parts.inForce.settings,
+      gates,
+      parts.dataPath.firewalls,
+      logger,
+    );
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -103,7 +114,8 @@ export class Agent {
   }
 
   private openFlowLog(): FlowLog | undefined {
-    const { config, dataPath, logger } = this.parts;
+    const { dataPath, inForce, logger } = this.parts;
+    const config = inForce.settings;
     const file = config.log.flows;
     if (file === '') return undefined;
     return new FlowLog({
@@ -124,10 +136,10 @@ export class Agent {
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
-    const { flows } = this.config.limits;
+    const { limits } = this.inForce.now.settings;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
-    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    if (leaksIpv6(this.config, this.parts.links)) {
+    logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (leaksIpv6(this.inForce.now.settings, this.parts.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -144,41 +156,39 @@ export class Agent {
    * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
    * by it. The caller has made sure that nothing else differs.
    *
-   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   * @throws as PolicyInForce.change
    */
-  async reload(next: Config): Promise<void> {
-    const { links, steering, tun } = this.parts;
-    const generation = this.generation + 1;
-    const policy = buildPolicy(next, builtInsOf(next, links), generation);
-    steering.setNetworks(networksOf(next), generation);
-    steering.replace(steeringPolicyOf(next, links, tun));
-    this.generation = generation;
-    this.config = next;
-    this.policy = policy;
-    this.rememberRules();
-    this.dataPath.replacePolicy(policy);
-    await this.adopted(generation);
-    steering.forgetNetworks(generation);
+  reload(next: Compiled): Promise<void> {
+    return this.inForce.change(next);
   }
 
-  /** Until the data path has published that it decides by this generation. */
-  private async adopted(generation: number): Promise<void> {
-    const published = openPublishedCounters(this.parts.dataPath.counters);
-    const deadline = performance.now() + adoptLimitMs;
-    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
-      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+  private policyPlaces(): PolicyPlaces {
+    const { dataPath, links, steering, tun } = this.parts;
+    const published = openPublishedCounters(dataPath.counters);
+    return {
+      steering,
+      replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
+      adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
+      policyOf: ({ policy, settings }, generation) => ({
+        ...policy,
+        builtIns: builtInsOf(settings, links),
+        generation,
+      }),
+      steeringPolicyOf: (settings) => steeringPolicyOf(settings, links, tun),
+    };
   }
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
     const { links, steering, tun } = this.parts;
+<<<<<<< HEAD
     const { config, firewalls, policy, pulse, startedMs } = this;
+=======
+    const { firewalls, pulse, startedMs } = this;
+>>>>>>> main
     return {
       ...describeStatus({
-        config,
-        policy,
+        inForce: this.inForce.now,
         links,
         firewalls,
         steering,
@@ -195,7 +205,12 @@ export class Agent {
   measurements(): Measurements {
     const { steering, tun } = this.parts;
     const counters = this.counters();
+<<<<<<< HEAD
     const { leaseMs, open } = this.firewalls.gate(counters);
+=======
+    const { settings } = this.inForce.now;
+    const { leaseMs, open } = this.gate(counters);
+>>>>>>> main
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -209,12 +224,12 @@ export class Agent {
             },
       ),
       kernel: steering.readCounters(),
-      rules: rulesOf(this.config, this.policy),
+      rules: rulesOf(this.inForce.now),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
       firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
-      flowCapacity: this.config.limits.flows,
+      flowCapacity: settings.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };
@@ -222,19 +237,40 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
+<<<<<<< HEAD
     const { breaths, state } = this.feel();
     const { open, sentence } = this.firewalls.gate(this.counters());
     return { breaths, words: open ? state : `${state}: ${sentence}` };
+=======
+    const counters = this.counters();
+    const { open, sentence } = this.gate(counters);
+    const state = stateOf(this.gate(counters), counters);
+    return {
+      breaths: counters.gauges[Gauge.Breaths],
+      words: open ? state : `${state}: ${sentence}`,
+    };
+>>>>>>> main
   }
 
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
+<<<<<<< HEAD
     const state = stateOf(this.firewalls.gate(counters), counters);
+=======
+    const state = stateOf(this.gate(counters), counters);
+>>>>>>> main
     return { state, breaths: counters.gauges[Gauge.Breaths] };
   }
 
   private counters(): Counters {
     return snapshot(openPublishedCounters(this.parts.dataPath.counters));
+<<<<<<< HEAD
+=======
+  }
+
+  private gate({ gauges }: Counters): GateStatus {
+    return this.firewalls.gate(gauges[Gauge.Availability]);
+>>>>>>> main
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -247,16 +283,7 @@ export class Agent {
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
     if (rule === noRule) return 'default';
-    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
-  }
-
-  /** Flows outlive the policy that decided them; the names of a few are kept. */
-  private rememberRules(): void {
-    this.ruleNames.set(
-      this.generation,
-      this.config.rules.map(({ name }) => name),
-    );
-    this.ruleNames.delete(this.generation - rememberedPolicies);
+    return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }
 
   private async close(): Promise<void> {

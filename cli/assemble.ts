@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
@@ -22,18 +22,19 @@ import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
+import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf, peerOptionsOf } from './policy.ts';
+import { firstGeneration, peerOptionsOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
 
-function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
+function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): EngineOptions {
   return {
     flows: config.limits.flows,
     mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
@@ -44,7 +45,7 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
 }
 
 function telemetryDataOf(
-  config: Config,
+  config: Settings,
   gates: SharedArrayBuffer,
   counters: SharedArrayBuffer,
 ): TelemetryWorkerData {
@@ -66,7 +67,8 @@ function telemetryDataOf(
  *
  * @throws SystemError when the host lacks something; nothing is left behind then
  */
-export async function assemble(config: Config, logger: Logger): Promise<Agent> {
+export async function assemble(compiled: Compiled, logger: Logger): Promise<Agent> {
+  const { networks, rules, settings: config } = compiled;
   const closers = new Closers();
   try {
     const links = findLinks(config);
@@ -90,8 +92,8 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const steering = attachSteering(steeringPolicyOf(config, links, tun));
     closers.add(() => steering.detach());
 
-    const policy = buildPolicy(config, builtIns, firstGeneration);
-    steering.setNetworks(networksOf(config), firstGeneration);
+    const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
+    steering.setNetworks(networks, firstGeneration);
     const dataPath: DataPathStart = {
       queues: tun.fds.map((fd, queue) => ({
         fd,
@@ -114,7 +116,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({
-      config,
+      inForce: { settings: config, rules, networks, policy },
       logger,
       links,
       gates,

@@ -1,7 +1,17 @@
 /** The firewalls of a running agent, as the main thread sees them: status, metrics and the log. */
 import type { FirewallStatus } from '../control/status.ts';
+
+<<<<<<< HEAD
+
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
+
+=======
+
+import type { Settings } from '../engine/config.ts';
+
+>>>>>>> main
+
 import {
   cumulatedRoundTrips,
   type FirewallColumns,
@@ -21,15 +31,18 @@ const probeNames: Readonly<Record<ProbeState, string>> = {
   [ProbeState.Lost]: 'lost',
 };
 
+<<<<<<< HEAD
 /** Cause of a gate that is closed though telemetry is taken. */
 export const firewallDown = 'firewall-down';
 
+=======
+>>>>>>> main
 /** Changes are in the log a moment after they happened; the data path does not wait for it. */
 const pollMs = 100;
 
 export class FirewallWatch {
   readonly columns: FirewallColumns;
-  private readonly config: Config;
+  private readonly config: Settings;
   private readonly gates: readonly Gate[];
   private readonly logger: Logger;
   private readonly timer: NodeJS.Timeout;
@@ -37,7 +50,7 @@ export class FirewallWatch {
   private seenActive = '';
 
   /** @param memory of firewallColumnsByteLength bytes, which the data path writes */
-  constructor(config: Config, gates: readonly Gate[], memory: SharedArrayBuffer, logger: Logger) {
+  constructor(config: Settings, gates: readonly Gate[], memory: SharedArrayBuffer, logger: Logger) {
     this.config = config;
     this.gates = gates;
     this.logger = logger;

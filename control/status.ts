@@ -18,11 +18,15 @@ export type InterfaceStatus = {
   readonly drift: readonly string[];
 };
 
+/** Ages are in milliseconds; -1: never. */
 export type FirewallStatus = {
   readonly name: string;
   readonly address: string;
+  /** It may take flows. */
+  readonly usable: boolean;
   /** New flows go here. */
   readonly active: boolean;
+<<<<<<< HEAD
   /** Flows may go here: it takes telemetry and answers its probe. */
   readonly usable: boolean;
   /** It was lost a short while ago, so others are preferred. */
@@ -36,23 +40,46 @@ export type FirewallStatus = {
   /** Where telemetry goes. */
   readonly telemetry: string;
   readonly lease: Pick<GateStatus, 'open' | 'cause' | 'sentence' | 'leaseMs'>;
-  readonly probe: {
+  readonly {
     readonly kind: string;
     /** off, waiting, answered or lost. */
+=======
+  /** It was lost a short while ago, so others are preferred. */
+  readonly heldDown: boolean;
+  /** How long it has been usable, or not. */
+  readonly sinceMs: number;
+  /** How often that has changed. */
+  readonly changes: number;
+  /** Why it is not usable; empty when it is. */
+  readonly why: string;
+  readonly telemetry: Pick<GateStatus, 'open' | 'cause' | 'sentence' | 'leaseMs'>;
+  readonly 
+    /** off, tunnel, tcp, http, https */
+    readonly kind: string;
+    /** off, waiting, answered, lost */
+>>>>>>> main
     readonly state: string;
     readonly roundTripMs: number;
     readonly sent: number;
     readonly answered: number;
+<<<<<<< HEAD
     /** Ages; -1: never. */
-    readonly lastAnswerMs: number;
-  };
-  readonly traffic: {
+=======
+>>>>>>> main
+    readonly lastAnswerMs: number;;
+  readonly 
     readonly sent: Amount;
     readonly returned: Amount;
     readonly lastReturnMs: number;
+<<<<<<< HEAD
     /** Flows that came to it from another firewall. */
+    readonly flowsTaken: number;;
+=======
+    /** Flows that came from a firewall that was lost. */
     readonly flowsTaken: number;
   };
+  /** Largest inner packet on the way to it, bytes. */
+>>>>>>> main
   readonly innerMtu: number;
 };
 
@@ -106,19 +133,23 @@ export type AgentStatus = {
   readonly mode: string;
   readonly gate: GateStatus;
   readonly firewalls: readonly FirewallStatus[];
+<<<<<<< HEAD
   /** How one is chosen. */
   readonly ha: object;
+=======
+  readonly distribution: string;
+>>>>>>> main
   readonly tunnel: { readonly encapsulation: string; readonly port: number };
   readonly innerMtu: number;
   readonly interfaces: readonly InterfaceStatus[];
   readonly attachedBy: string;
-  readonly policy: { readonly mode: string; readonly rolloutPercent: number };
+  readonly { readonly mode: string; readonly rolloutPercent: number };
   readonly policyGeneration: number;
   readonly failurePolicies: readonly FailurePolicyStatus[];
-  readonly ipv6: { readonly policy: string; readonly leaks: boolean };
+  readonly { readonly policy: string; readonly leaks: boolean };
   /** Never redirected and never dropped; `ssh` for one that the agent found by itself. */
   readonly management: readonly { readonly exception: string; readonly source: string }[];
-  readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
+  readonly { readonly count: number; readonly capacity: number; readonly evicted: number };
   readonly flowLog?: object;
   readonly rules: readonly RuleStatus[];
   /** By fate of the packet; fates that no packet met are left out. */

@@ -5,6 +5,7 @@
  *
  * Every default and every limit stands here, once, with its reason.
  */
+import { standardOption } from '../tunnel/geneve.ts';
 import type { Rule } from './classifier/rules.ts';
 
 export type Prefix = { readonly address: number; readonly length: number };
@@ -85,6 +86,12 @@ export type TunnelConfig = {
     readonly inner: 'ipv4' | 'ethernet';
     readonly optionClass: number;
     readonly optionType: number;
+    /** The option's data as hexadecimal digits, a multiple of 4 bytes. */
+    readonly optionData: string;
+    /** Which bit of the data is 1 for ingress; 0 is the first on the wire. */
+    readonly directionBit: number;
+    /** The byte of the data where the flow's cookie begins; -1: nowhere. */
+    readonly cookieAt: number;
   };
   /** 64 bits each, as 16 hexadecimal digits. */
   readonly gwlb: { readonly endpointId: string; readonly attachmentId: string };
@@ -154,6 +161,9 @@ export type Config = {
   };
 };
 
+/** All but the rules, which are many: what threads pass to each other. */
+export type Settings = Omit<Config, 'rules'>;
+
 export const defaults = {
   workload: {
     /** The reference's behaviour: IPv6 is not inspected. Said aloud at start when it matters. */
@@ -166,7 +176,7 @@ export const defaults = {
     /** IANA's ports of RFC 8926 and RFC 7348. */
     port: { geneve: 6081, gwlb: 6081, gcp: 6081, vxlan: 4789 },
     /** 0xFFF0 to 0xFFFF are experimental (RFC 8926 section 7); 0x20 is what the reference shows. */
-    geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20 },
+    geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20, ...standardOption },
     /** Nobody's: they only come back as they went. */
     gwlb: { endpointId: '0'.repeat(16), attachmentId: '0'.repeat(16) },
     gcp: { endpointId: '0'.repeat(8), profileId: '0'.repeat(16) },
@@ -233,7 +243,11 @@ export const limits = {
   optionClass: { min: 0, max: 0xffff },
   /** The top bit makes an option critical (RFC 8926 section 3.5): allowed, it is the operator's. */
   optionType: { min: 0, max: 0xff },
+  /** 31 words of 32 bits. */
+  directionBit: { min: 0, max: 991 },
+  cookieAt: { min: 0, max: 120 },
   /** An option's length is 5 bits of words, and none leaves nothing to recognise. */
+  optionWords: { min: 1, max: 31 },
   endpointWords: { min: 1, max: 31 },
   /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
   intervalMs: { min: 200, max: 300_000 },

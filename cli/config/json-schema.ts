@@ -61,6 +61,12 @@ const descriptions: Readonly<Record<string, string>> = {
   'tunnel.geneve.inner': 'Whether an Ethernet header stands before the packet. Default: ipv4.',
   'tunnel.geneve.optionClass': 'Class of the option with direction and cookie. Default: 0xFFF1.',
   'tunnel.geneve.optionType': 'Type of that option. Default: 0x20.',
+  'tunnel.geneve.optionData':
+    "The option's data; the direction and the cookie are put over it. Default: 0001000000000000.",
+  'tunnel.geneve.directionBit':
+    'Which bit of the data is 1 for ingress; 0 is the first on the wire. Default: 7.',
+  'tunnel.geneve.cookieAt':
+    "The byte of the data where the flow's cookie begins, or none. Default: 4.",
   'tunnel.gwlb': 'What gwlb carries: GENEVE with three options of AWS.',
   'tunnel.gwlb.endpointId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
   'tunnel.gwlb.attachmentId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',

@@ -162,6 +162,25 @@ const firewalls = z
   .meta({ minItems: limits.firewalls.min, maxItems: limits.firewalls.max });
 
 const standard = defaults.tunnel;
+
+/** The direction and the cookie must lie in the option's data, and not in the same word. */
+function checkOption(
+  { cookieAt, directionBit, optionData }: Config['tunnel']['geneve'],
+  context: z.RefinementCtx,
+): void {
+  const bytes = optionData.length / 2;
+  const wrong = (key: string, message: string) =>
+    context.addIssue({ code: 'custom', message, path: [key] });
+  if (directionBit >= bytes * 8) {
+    wrong('directionBit', `must be less than ${bytes * 8}: optionData has ${bytes} bytes`);
+  }
+  if (cookieAt !== -1 && (cookieAt % 4 !== 0 || cookieAt >= bytes)) {
+    wrong('cookieAt', `must be none or a multiple of 4 below ${bytes}, the length of optionData`);
+  } else if (cookieAt === (directionBit >> 5) * 4) {
+    wrong('cookieAt', `must not be ${cookieAt}: directionBit ${directionBit} is in that word`);
+  }
+}
+
 const tunnel = block({
   encapsulation: choice('geneve', 'gwlb', 'gcp', 'vxlan').default(standard.encapsulation),
   vni: integer(limits.vni).optional(),
@@ -175,7 +194,14 @@ const tunnel = block({
     inner: choice('ipv4', 'ethernet').default(standard.geneve.inner),
     optionClass: integer(limits.optionClass).default(standard.geneve.optionClass),
     optionType: integer(limits.optionType).default(standard.geneve.optionType),
-  }),
+    optionData: words(limits.optionWords).default(standard.geneve.optionData),
+    directionBit: integer(limits.directionBit).default(standard.geneve.directionBit),
+    cookieAt: z
+      .union([z.literal('none').transform(() => -1), integer(limits.cookieAt)], {
+        error: 'must be none or the byte of optionData where the cookie begins, a multiple of 4',
+      })
+      .default(standard.geneve.cookieAt),
+  }).superRefine(checkOption),
   gwlb: block({
     endpointId: identifier.default(standard.gwlb.endpointId),
     attachmentId: identifier.default(standard.gwlb.attachmentId),

@@ -65,7 +65,8 @@ tunnel:
   encapsulation: vxlan
   vni: 7
   mtu: 9000
-  geneve: { inner: ethernet, optionClass: 0xFFF2, optionType: 0x21 }
+  geneve: { inner: ethernet, optionClass: 0xFFF2, optionType: 0x21,
+    optionData: "aa00bbcc00000000", directionBit: 9, cookieAt: none }
   gwlb: { endpointId: "0x0123456789ABCDEF", attachmentId: 0x10 }
   gcp: { endpointId: "0xCAFE0001cafe0002", profileId: 255 }
   vxlan: { egressVni: 800, innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
@@ -125,7 +126,14 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
       vni: 7,
       port: 4789,
       mtu: 9000,
-      geneve: { inner: 'ethernet', optionClass: 0xfff2, optionType: 0x21 },
+      geneve: {
+        inner: 'ethernet',
+        optionClass: 0xfff2,
+        optionType: 0x21,
+        optionData: 'aa00bbcc00000000',
+        directionBit: 9,
+        cookieAt: -1,
+      },
       gwlb: { endpointId: '0123456789abcdef', attachmentId: '0000000000000010' },
       gcp: { endpointId: 'cafe0001cafe0002', profileId: '00000000000000ff' },
       vxlan: {
