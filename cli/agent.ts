@@ -6,17 +6,7 @@ import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-
-<<<<<<< HEAD
-
-import { type Gate, GateCause } from '../engine/gate.ts';
-
-=======
-
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
-
->>>>>>> main
-
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import type { Closers } from '../linux/fd.ts';
@@ -60,13 +50,8 @@ export class Agent {
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
-<<<<<<< HEAD
-  private readonly firewalls: FirewallWatch;
-  private readonly pulse: Pulse;
-=======
   private readonly pulse: Pulse;
   private readonly firewalls: FirewallWatch;
->>>>>>> main
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -181,11 +166,7 @@ export class Agent {
   /** What `GET /status` answers. */
   status(): AgentStatus {
     const { links, steering, tun } = this.parts;
-<<<<<<< HEAD
-    const { config, firewalls, policy, pulse, startedMs } = this;
-=======
     const { firewalls, pulse, startedMs } = this;
->>>>>>> main
     return {
       ...describeStatus({
         inForce: this.inForce.now,
@@ -205,12 +186,8 @@ export class Agent {
   measurements(): Measurements {
     const { steering, tun } = this.parts;
     const counters = this.counters();
-<<<<<<< HEAD
-    const { leaseMs, open } = this.firewalls.gate(counters);
-=======
     const { settings } = this.inForce.now;
     const { leaseMs, open } = this.gate(counters);
->>>>>>> main
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -237,11 +214,6 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
-<<<<<<< HEAD
-    const { breaths, state } = this.feel();
-    const { open, sentence } = this.firewalls.gate(this.counters());
-    return { breaths, words: open ? state : `${state}: ${sentence}` };
-=======
     const counters = this.counters();
     const { open, sentence } = this.gate(counters);
     const state = stateOf(this.gate(counters), counters);
@@ -249,28 +221,20 @@ export class Agent {
       breaths: counters.gauges[Gauge.Breaths],
       words: open ? state : `${state}: ${sentence}`,
     };
->>>>>>> main
   }
 
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
-<<<<<<< HEAD
-    const state = stateOf(this.firewalls.gate(counters), counters);
-=======
     const state = stateOf(this.gate(counters), counters);
->>>>>>> main
     return { state, breaths: counters.gauges[Gauge.Breaths] };
   }
 
   private counters(): Counters {
     return snapshot(openPublishedCounters(this.parts.dataPath.counters));
-<<<<<<< HEAD
-=======
   }
 
   private gate({ gauges }: Counters): GateStatus {
     return this.firewalls.gate(gauges[Gauge.Availability]);
->>>>>>> main
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */

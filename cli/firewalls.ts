@@ -1,17 +1,6 @@
 /** The firewalls of a running agent, as the main thread sees them: status, metrics and the log. */
 import type { FirewallStatus } from '../control/status.ts';
-
-<<<<<<< HEAD
-
-import type { Config } from '../engine/config.ts';
-import { type Counters, Gauge } from '../engine/counters.ts';
-
-=======
-
 import type { Settings } from '../engine/config.ts';
-
->>>>>>> main
-
 import {
   cumulatedRoundTrips,
   type FirewallColumns,
@@ -31,12 +20,6 @@ const probeNames: Readonly<Record<ProbeState, string>> = {
   [ProbeState.Lost]: 'lost',
 };
 
-<<<<<<< HEAD
-/** Cause of a gate that is closed though telemetry is taken. */
-export const firewallDown = 'firewall-down';
-
-=======
->>>>>>> main
 /** Changes are in the log a moment after they happened; the data path does not wait for it. */
 const pollMs = 100;
 
@@ -74,8 +57,7 @@ export class FirewallWatch {
   }
 
   /** Of all firewalls together: may traffic be redirected, and if not, why. */
-  gate({ gauges }: Counters): GateStatus {
-    const availability = gauges[Gauge.Availability];
+  gate(availability: number): GateStatus {
     const statuses = this.gates.map((gate) => gate.status(monotonicMs()));
     const active = statuses[this.active()]!;
     const status = active.open ? active : (statuses.find(({ open }) => open) ?? statuses[0]!);
@@ -84,7 +66,7 @@ export class FirewallWatch {
     if (availability === Availability.FirewallDown) {
       const whys = statuses.map((_, i) => `${this.nameOf(i)}: ${this.why(i)}`);
       const sentence = `no firewall is healthy (${whys.join('; ')})`;
-      return { ...closed, cause: firewallDown, sentence };
+      return { ...closed, cause: 'firewall-down', sentence };
     }
     const sentence = 'no firewall has answered a probe yet';
     return { ...closed, cause: 'starting', sentence };
@@ -100,7 +82,7 @@ export class FirewallWatch {
     const of = (column: Float64Array) => column[firewall]!;
     const age = (column: Float64Array) =>
       of(column) === 0 ? -1 : Math.max(0, Math.round(nowMs - of(column)));
-    const { address, name, telemetry } = config.firewalls[firewall]!;
+    const { name, address } = config.firewalls[firewall]!;
     const { cause, leaseMs, open, sentence } = this.gates[firewall]!.status(nowMs);
     return {
       name,
@@ -111,8 +93,7 @@ export class FirewallWatch {
       sinceMs: age(columns.sinceMs),
       changes: of(columns.changes),
       why: of(columns.usable) === 1 ? '' : this.why(firewall),
-      telemetry: telemetry.url,
-      lease: { open, cause, sentence, leaseMs },
+      telemetry: { open, cause, sentence, leaseMs },
       probe: {
         kind: config.ha.probe.kind,
         state: probeNames[of(columns.probeState) as ProbeState],

@@ -15,17 +15,7 @@ import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatException } from './config/text.ts';
-
-<<<<<<< HEAD
-
-import { type FirewallWatch, firewallDown } from './firewalls.ts';
-
-=======
-
 import type { FirewallWatch } from './firewalls.ts';
-
->>>>>>> main
-
 import type { Links } from './host-policy.ts';
 import type { InForce } from './policy-in-force.ts';
 import type { Pulse } from './pulse.ts';
@@ -50,16 +40,10 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 };
 
 export function describeStatus(sources: StatusSources): AgentStatus {
-<<<<<<< HEAD
-  const { config, counters, firewalls, links, policy, pulse, startedMs, steering } = sources;
-  const { gauges } = counters;
-  const gateStatus = firewalls.gate(counters);
-=======
   const { counters, firewalls, inForce, links, pulse, startedMs, steering } = sources;
   const { policy, settings: config } = inForce;
   const { gauges } = counters;
   const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
->>>>>>> main
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
   const state = stateOf(gateStatus, counters);
   const present = listInterfaces();
@@ -73,26 +57,24 @@ export function describeStatus(sources: StatusSources): AgentStatus {
     mode,
     gate: gateStatus,
     firewalls: firewalls.status(),
-<<<<<<< HEAD
-    ha: config.ha,
-=======
     distribution: config.ha.distribution,
->>>>>>> main
-    tunnel: encapsulation: config.tunnel.encapsulation, port: config.tunnel.port ,
+    tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
     attachedBy: steering.method,
     policy: config.policy,
     policyGeneration: policy.generation,
     failurePolicies: failurePoliciesOf(config, gateStatus, pulse),
-    ipv6: policy: config.workload.ipv6, leaks: leaksIpv6(config, links) ,
-    management: config.workload.management.map((exception) => (
+    ipv6: { policy: config.workload.ipv6, leaks: leaksIpv6(config, links) },
+    management: config.workload.management.map((exception) => ({
       exception: formatException(exception),
-      source: 'configuration',)),
-    flows: 
+      source: 'configuration',
+    })),
+    flows: {
       count: gauges[Gauge.Flows],
       capacity: config.limits.flows,
-      evicted: gauges[Gauge.FlowsEvicted],,
+      evicted: gauges[Gauge.FlowsEvicted],
+    },
     rules: rulesOf(inForce),
     counters: counted(counters),
     kernel: steering.readCounters(),
@@ -149,13 +131,8 @@ function failurePoliciesOf(
   gate: GateStatus,
   pulse: Pulse,
 ): FailurePolicyStatus[] {
-<<<<<<< HEAD
-  const down = gate.cause === firewallDown;
-  const lost = !gate.open && !down && gate.cause !== 'starting' && gate.cause !== 'stopping';
-=======
   const isDown = !gate.open && gate.cause === 'firewall-down';
   const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
->>>>>>> main
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
   return [
@@ -170,13 +147,8 @@ function failurePoliciesOf(
     {
       key: 'onFirewallDown',
       value: policy.onFirewallDown,
-<<<<<<< HEAD
-      inForce: down,
-      words: down
-=======
       inForce: isDown,
       words: isDown
->>>>>>> main
         ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
         : `then ${passes[policy.onFirewallDown]}`,
     },

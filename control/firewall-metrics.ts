@@ -32,7 +32,7 @@ export function addFirewalls(registry: Registry, read: Read): void {
     });
   gauge('usable', '1 while it may take flows.', ({ usable }) => (usable ? 1 : 0));
   gauge('active', '1 while it takes new flows.', ({ active }) => (active ? 1 : 0));
-  gauge('lease_seconds', 'What is left of its lease.', ({ lease }) => lease.leaseMs / 1000);
+  gauge('lease_seconds', 'What is left of its lease.', ({ telemetry }) => telemetry.leaseMs / 1000);
   gauge('inner_mtu_bytes', 'Largest packet on the way to it.', ({ innerMtu }) => innerMtu);
   counter('changes', 'How often it became usable or stopped being so.', ({ changes }) => changes);
   counter('sent_packets', 'Packets sent to it.', ({ traffic }) => traffic.sent.packets);

@@ -6,12 +6,23 @@ import { createServer, type Server } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { ControlError, errnoNameOf } from './errors.ts';
 import { addFirewalls } from './firewall-metrics.ts';
-import type { FirewallStatus } from './status.ts';
 
 export type Amount = { readonly packets: number; readonly bytes: number };
 
 /** One firewall. */
-export type FirewallMeasurements = FirewallStatus & {
+export type FirewallMeasurements = {
+  readonly name: string;
+  readonly usable: boolean;
+  readonly active: boolean;
+  readonly changes: number;
+  readonly innerMtu: number;
+  readonly telemetry: { readonly open: boolean; readonly leaseMs: number };
+  readonly probe: { readonly sent: number; readonly answered: number };
+  readonly traffic: {
+    readonly sent: Amount;
+    readonly returned: Amount;
+    readonly flowsTaken: number;
+  };
   /** Probes by round trip, as `roundTripLimitsMs` (engine/firewall-columns.ts), added up. */
   readonly roundTrips: readonly number[];
   readonly roundTripSumMs: number;

@@ -26,24 +26,6 @@ export type FirewallStatus = {
   readonly usable: boolean;
   /** New flows go here. */
   readonly active: boolean;
-<<<<<<< HEAD
-  /** Flows may go here: it takes telemetry and answers its probe. */
-  readonly usable: boolean;
-  /** It was lost a short while ago, so others are preferred. */
-  readonly heldDown: boolean;
-  /** Why it is not usable; empty when it is. */
-  readonly why: string;
-  /** Since when it is usable, or not; -1: never was. */
-  readonly sinceMs: number;
-  /** How often that changed. */
-  readonly changes: number;
-  /** Where telemetry goes. */
-  readonly telemetry: string;
-  readonly lease: Pick<GateStatus, 'open' | 'cause' | 'sentence' | 'leaseMs'>;
-  readonly {
-    readonly kind: string;
-    /** off, waiting, answered or lost. */
-=======
   /** It was lost a short while ago, so others are preferred. */
   readonly heldDown: boolean;
   /** How long it has been usable, or not. */
@@ -53,33 +35,24 @@ export type FirewallStatus = {
   /** Why it is not usable; empty when it is. */
   readonly why: string;
   readonly telemetry: Pick<GateStatus, 'open' | 'cause' | 'sentence' | 'leaseMs'>;
-  readonly 
+  readonly probe: {
     /** off, tunnel, tcp, http, https */
     readonly kind: string;
     /** off, waiting, answered, lost */
->>>>>>> main
     readonly state: string;
     readonly roundTripMs: number;
     readonly sent: number;
     readonly answered: number;
-<<<<<<< HEAD
-    /** Ages; -1: never. */
-=======
->>>>>>> main
-    readonly lastAnswerMs: number;;
-  readonly 
+    readonly lastAnswerMs: number;
+  };
+  readonly traffic: {
     readonly sent: Amount;
     readonly returned: Amount;
     readonly lastReturnMs: number;
-<<<<<<< HEAD
-    /** Flows that came to it from another firewall. */
-    readonly flowsTaken: number;;
-=======
     /** Flows that came from a firewall that was lost. */
     readonly flowsTaken: number;
   };
   /** Largest inner packet on the way to it, bytes. */
->>>>>>> main
   readonly innerMtu: number;
 };
 
@@ -133,23 +106,18 @@ export type AgentStatus = {
   readonly mode: string;
   readonly gate: GateStatus;
   readonly firewalls: readonly FirewallStatus[];
-<<<<<<< HEAD
-  /** How one is chosen. */
-  readonly ha: object;
-=======
   readonly distribution: string;
->>>>>>> main
   readonly tunnel: { readonly encapsulation: string; readonly port: number };
   readonly innerMtu: number;
   readonly interfaces: readonly InterfaceStatus[];
   readonly attachedBy: string;
-  readonly { readonly mode: string; readonly rolloutPercent: number };
+  readonly policy: { readonly mode: string; readonly rolloutPercent: number };
   readonly policyGeneration: number;
   readonly failurePolicies: readonly FailurePolicyStatus[];
-  readonly { readonly policy: string; readonly leaks: boolean };
+  readonly ipv6: { readonly policy: string; readonly leaks: boolean };
   /** Never redirected and never dropped; `ssh` for one that the agent found by itself. */
   readonly management: readonly { readonly exception: string; readonly source: string }[];
-  readonly { readonly count: number; readonly capacity: number; readonly evicted: number };
+  readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
   readonly flowLog?: object;
   readonly rules: readonly RuleStatus[];
   /** By fate of the packet; fates that no packet met are left out. */

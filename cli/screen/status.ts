@@ -88,23 +88,11 @@ function interfaces(status: AgentStatus, colors: Colors): string[] {
   });
 }
 
-<<<<<<< HEAD
-function firewalls({ firewalls: all, tunnel }: AgentStatus, colors: Colors): string[] {
-  return all.flatMap(({ active, address, heldDown, innerMtu, name, probe, usable, why }, index) => {
-    const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
-    const isProbed = probe.state === 'answered';
-    const answer = isProbed ? `, answers in ${probe.roundTripMs.toFixed(1)} ms` : '';
-    const waits = `standby${heldDown ? ', back for a short while' : ''}${answer}`;
-    const state = active ? `active, ${through}${answer}` : usable ? waits : `not usable: ${why}`;
-    const paint = usable ? paintIf(!active, colors.dim) : colors.yellow;
-    return labelled(index === 0 ? 'firewall' : '', `${name}  ${address}  ${state}`, paint);
-=======
 function firewalls(status: AgentStatus, colors: Colors): string[] {
   return status.firewalls.flatMap((firewall, index) => {
     const words = `${firewall.name}  ${firewall.address}  ${firewallWords(status, firewall)}`;
     const paint = firewall.usable ? (firewall.active ? plain : colors.dim) : colors.yellow;
     return labelled(index === 0 ? 'firewall' : '', words, paint);
->>>>>>> main
   });
 }
 
