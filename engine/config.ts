@@ -165,6 +165,8 @@ export type Config = {
     readonly format: 'auto' | 'pretty' | 'json';
     /** File that beginnings and ends of flows are appended to; empty: none. */
     readonly flows: string;
+    /** Which flows: all, or those that a rule with `log: true` decided. */
+    readonly which: 'all' | 'rules';
   };
 };
 
@@ -226,7 +228,7 @@ export const defaults = {
   default: 'redirect',
   limits: { flows: 1_048_576, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto', flows: '' },
+  log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */

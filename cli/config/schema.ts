@@ -312,6 +312,7 @@ export const sections = {
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
     flows: path.default(defaults.log.flows),
+    which: choice('all', 'rules').default(defaults.log.which),
   }),
 } as const;
 

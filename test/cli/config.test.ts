@@ -84,7 +84,7 @@ default: pass
 rules: []
 limits: { flows: 64, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
-log: { level: debug, format: json, flows: /var/log/flows.ndjson }
+log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
     'f',
   );
@@ -157,7 +157,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
     rules: [],
     limits: { flows: 64, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
-    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
+    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });
 });
 
