@@ -4,9 +4,10 @@ import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
 import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
-import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
+import { type Counters, Gauge, totals } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
+import type { Spread } from '../engine/spread.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import { releaseLeftovers } from '../linux/bpf/methods.ts';
@@ -18,7 +19,8 @@ import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import type { Compiled } from './compile.ts';
-import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
+import type { DataPathStart } from './data-path-thread.ts';
+import { Breaths, DataPaths } from './data-paths.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
@@ -40,10 +42,16 @@ export type AgentParts = {
   readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
   readonly tun: Tun;
-  readonly dataPath: DataPathStart;
-  readonly wake: () => void;
+  /** One for each worker, and what wakes it. */
+  readonly dataPaths: readonly DataPathStart[];
+  readonly wakes: readonly (() => void)[];
+  /** Of all workers. */
+  readonly counters: SharedArrayBuffer;
+  readonly senders: Parameters<typeof reconnectSenders>[0];
   readonly telemetry: TelemetryWorkerData;
   readonly closers: Closers;
+  /** Absent where there is one worker. */
+  readonly spread: Spread | undefined;
 };
 
 /** What is redirected by then, the guard still drops on its way back. */
@@ -54,9 +62,10 @@ export class Agent {
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
   private readonly inForce: PolicyInForce;
-  private readonly dataPath: DataPathThread;
+  private readonly dataPath: DataPaths;
+  private readonly breaths: Breaths;
   private readonly telemetry: TelemetryThread;
-  private readonly flowColumns: FlowColumns;
+  private readonly flowColumns: readonly FlowColumns[];
   private readonly flowLog: FlowLog | undefined;
   private readonly hostWatch: HostWatch;
   /** As the host is now. */
@@ -72,13 +81,13 @@ export class Agent {
     this.parts = parts;
     this.links = parts.links;
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
-    const { flows } = parts.inForce.settings.limits;
-    this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
-    const { gates, logger } = parts;
+    const { dataPaths, gates, logger, wakes } = parts;
+    this.flowColumns = dataPaths.map(({ engine, flows }) => openFlowColumns(flows, engine.flows));
+    this.breaths = new Breaths(parts.counters, dataPaths.length);
     this.firewalls = new FirewallWatch(
       parts.inForce.settings,
       gates,
-      parts.dataPath.firewalls,
+      dataPaths.map(({ firewalls }) => firewalls),
       logger,
     );
     this.flowLog = this.openFlowLog();
@@ -92,7 +101,7 @@ export class Agent {
     };
     const died = (name: string) => (message: string) =>
       logger.error(`the ${name} died and is started again: ${message}`);
-    this.dataPath = new DataPathThread(parts.dataPath, parts.wake, {
+    this.dataPath = new DataPaths(dataPaths, wakes, {
       died: died('data path'),
       failed: failed('data path'),
     });
@@ -108,7 +117,7 @@ export class Agent {
         const firewall = this.firewalls.nameOf(index);
         const what = isAlone ? 'the gate' : `the gate of ${firewall}`;
         // The data path may be asleep; it need not find out by itself.
-        parts.wake();
+        for (const wake of wakes) wake();
         logger[level]({ gate: state, firewall }, `${what} is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
@@ -117,13 +126,13 @@ export class Agent {
   }
 
   private openFlowLog(): FlowLog | undefined {
-    const { dataPath, inForce, logger } = this.parts;
+    const { dataPaths, inForce, logger } = this.parts;
     const config = inForce.settings;
     const file = config.log.flows;
     if (file === '') return undefined;
     return new FlowLog({
       file,
-      ring: dataPath.flowLog,
+      rings: dataPaths.map(({ flowLog }) => flowLog),
       names: this.flowNames(),
       failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
     });
@@ -138,11 +147,12 @@ export class Agent {
   }
 
   private sayHowItStands(): void {
-    const { dataPath, logger } = this.parts;
+    const { dataPaths, logger } = this.parts;
     const { limits, policy } = this.inForce.now.settings;
     if (policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
     else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
-    const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
+    const bytes = dataPaths.reduce((sum, { flows }) => sum + flows.byteLength, 0);
+    const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
     if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
@@ -175,33 +185,32 @@ export class Agent {
   }
 
   private policyPlaces(): PolicyPlaces {
-    const { dataPath, steering, tun } = this.parts;
-    const published = openPublishedCounters(dataPath.counters);
+    const { spread, steering, tun } = this.parts;
     return {
       steering,
       replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
-      adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
+      adoptedGeneration: () => this.counters().gauges[Gauge.PolicyGeneration],
       policyOf: ({ policy, settings }, generation) => ({
         ...policy,
         builtIns: builtInsOf(settings, this.links),
         generation,
       }),
-      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun),
+      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun, spread),
     };
   }
 
   /** The host is not as it was: programs go where they belong now. */
   private async applyLinks(next: Links): Promise<void> {
-    const { steering, tun } = this.parts;
+    const { spread, steering, tun } = this.parts;
     const { now } = this.inForce;
     const known = this.links.broadcasts.join() === next.broadcasts.join();
     this.links = next;
-    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun));
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, spread));
     else await this.inForce.change(now);
   }
 
   private watchHost(): HostWatch {
-    const { closers, dataPath, logger, steering } = this.parts;
+    const { closers, logger, senders, steering } = this.parts;
     const news = new NetlinkWatch();
     closers.add(() => news.close());
     const host: Host = {
@@ -212,7 +221,7 @@ export class Agent {
       others: () => steering.others(),
       segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
-      reconnect: () => reconnectSenders(dataPath.sockets.peers),
+      reconnect: () => reconnectSenders(senders),
     };
     const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
     return new HostWatch(host, this.links, firewalls, logger);
@@ -298,7 +307,7 @@ export class Agent {
     const { open, sentence } = this.gate(counters);
     const state = stateOf(this.gate(counters), counters);
     return {
-      breaths: counters.gauges[Gauge.Breaths],
+      breaths: this.breaths.look(),
       words: open ? state : `${state}: ${sentence}`,
     };
   }
@@ -306,11 +315,11 @@ export class Agent {
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
     const state = stateOf(this.gate(counters), counters);
-    return { state, breaths: counters.gauges[Gauge.Breaths] };
+    return { state, breaths: this.breaths.look() };
   }
 
   private counters(): Counters {
-    return snapshot(openPublishedCounters(this.parts.dataPath.counters));
+    return totals(this.parts.counters);
   }
 
   private gate({ gauges }: Counters): GateStatus {

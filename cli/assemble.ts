@@ -3,8 +3,8 @@
  * order: look at the host, open what is needed, attach the programs (they pass everything until the
  * engine says otherwise), start the data path, start telemetry. What fails undoes what was done.
  */
-import { randomUUID } from 'node:crypto';
-import { availableParallelism, hostname } from 'node:os';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { availableParallelism, constants, hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Settings } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
@@ -13,19 +13,23 @@ import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
 import { createGates } from '../engine/gate.ts';
+import { handoverByteLength } from '../engine/handover.ts';
 import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
+import type { Spread } from '../engine/spread.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
+import { SystemError } from '../linux/errors.ts';
 import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
-import { createTun } from '../linux/tun.ts';
+import { createTun, maximumTunQueues } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
+import { policyOf } from './data-paths.ts';
 import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
@@ -35,12 +39,20 @@ import { version } from './version.ts';
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
 
-function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): EngineOptions {
+function engineOptionsOf(
+  config: Settings,
+  policy: Policy,
+  joinUdp: boolean,
+  worker: number,
+): EngineOptions {
+  const { flows, workers } = config.limits;
+  const peers = peerOptionsOf(config);
+  const isFirst = worker === 0 || peers.probe === 'off';
   return {
-    flows: config.limits.flows,
+    flows: Math.ceil(flows / workers),
     mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
-    peers: peerOptionsOf(config),
-    policy,
+    peers: isFirst ? peers : { ...peers, probe: 'elsewhere' },
+    policy: policyOf(policy, worker, workers),
     joinUdp,
     // With one processor nothing can come while we look.
     pollMs: config.limits.busyPoll && availableParallelism() > 1 ? busyPollMs : 0,
@@ -65,6 +77,25 @@ function telemetryDataOf(
   };
 }
 
+function spreadOf(workers: number): Spread | undefined {
+  return workers === 1 ? undefined : { workers, seed: randomBytes(4).readInt32LE() };
+}
+
+/** Of the device, for each worker (linux/bpf/policy.ts). */
+function queuesOf(workers: number, interfaces: number): number {
+  const queues = 4 * interfaces;
+  if (workers * queues <= maximumTunQueues) return queues;
+  throw new SystemError(
+    'ERR_TOO_MANY_QUEUES',
+    `${workers} workers on ${interfaces} interfaces need ${workers * queues} queues`,
+    {
+      call: 'ioctl(TUNSETIFF)',
+      errno: constants.errno.E2BIG,
+      advice: `A TUN device has at most ${maximumTunQueues}: lower limits.workers.`,
+    },
+  );
+}
+
 /**
  * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
@@ -78,46 +109,67 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
     for (const firewall of config.firewalls) routeTo(firewall.address);
     const gates = createGates(config.firewalls.length);
     const gateMemory = gates[0]!.shared;
-    const counters = new SharedArrayBuffer(countersByteLength);
+    const { workers } = config.limits;
+    const counters = new SharedArrayBuffer(workers * countersByteLength);
     const telemetry = telemetryDataOf(config, gateMemory, counters);
 
-    const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
+    const spread = spreadOf(workers);
+    const queueCount = queuesOf(workers, links.interfaces.length);
+    const tun = createTun({ name: tunName, queues: workers * queueCount });
     closers.add(() => tun.close());
     const sockets = createTunnelSockets({
       port: config.tunnel.port,
       firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
       senders,
+      workers,
     });
     closers.add(() => sockets.close());
-    const waker = createWaker();
-    closers.add(() => waker.close());
+    const wakers = Array.from({ length: workers }, () => {
+      const waker = createWaker();
+      closers.add(() => waker.close());
+      return waker;
+    });
     const builtIns = builtInsOf(config, links);
-    const steering = attachSteering(steeringPolicyOf(config, links, tun));
+    const steering = attachSteering(steeringPolicyOf(config, links, tun, spread));
     closers.add(() => steering.detach());
 
     const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
     steering.setNetworks(networks, firstGeneration);
-    const dataPath: DataPathStart = {
-      queues: tun.fds.map((fd, queue) => ({
-        fd,
-        direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
-        interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
-      })),
-      sockets: { receive: sockets.receive, peers: sockets.peers },
-      wakeFd: waker.fd,
-      controlFd: steering.controlFd,
-      verdictFd: steering.verdictFd,
-      tunnel: config.tunnel,
-      engine: engineOptionsOf(config, policy, tun.udpSegmentation),
-      gates: gateMemory,
-      counters,
-      firewalls: new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length)),
-      flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
-      flowLog: new SharedArrayBuffer(
-        flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
-      ),
-      stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+    const firewalls = config.firewalls.length;
+    const probes = new SharedArrayBuffer(firewallColumnsByteLength(firewalls));
+    const meeting = spread && {
+      spread,
+      memory: new SharedArrayBuffer(handoverByteLength(workers)),
+      wakeFds: wakers.map(({ fd }) => fd),
+      probes,
     };
+    const dataPaths = wakers.map(
+      (waker, worker): DataPathStart => ({
+        others: meeting && { ...meeting, self: worker },
+        queues: tun.fds.slice(worker * queueCount, (worker + 1) * queueCount).map((fd, queue) => ({
+          fd,
+          direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
+          interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
+        })),
+        sockets: sockets.workers[worker]!,
+        wakeFd: waker.fd,
+        controlFd: steering.controlFd,
+        verdictFd: steering.verdictFd,
+        tunnel: config.tunnel,
+        engine: engineOptionsOf(config, policy, tun.udpSegmentation, worker),
+        gates: gateMemory,
+        counters,
+        firewalls:
+          worker === 0 ? probes : new SharedArrayBuffer(firewallColumnsByteLength(firewalls)),
+        flows: new SharedArrayBuffer(
+          flowColumnsByteLength(Math.ceil(config.limits.flows / workers)),
+        ),
+        flowLog: new SharedArrayBuffer(
+          flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
+        ),
+        stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
+      }),
+    );
     return new Agent({
       inForce: { settings: config, rules, networks, policy },
       logger,
@@ -125,8 +177,11 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       gates,
       steering,
       tun,
-      dataPath,
-      wake: () => waker.wake(),
+      dataPaths,
+      wakes: wakers.map((waker) => () => waker.wake()),
+      counters,
+      senders: sockets.peers,
+      spread,
       telemetry,
       closers,
     });

@@ -26,12 +26,19 @@ export class DataPathThread {
   private data: DataPathStart;
   private readonly wake: () => void;
   private readonly listener: DataPathListener;
-  private readonly deaths = new Deaths();
+  private readonly deaths: Deaths;
   private worker: Worker;
   private policies: MessagePort;
   private stopping = false;
 
-  constructor(data: DataPathStart, wake: () => void, listener: DataPathListener) {
+  /** @param deaths shared with other workers, whose deaths count as well */
+  constructor(
+    data: DataPathStart,
+    wake: () => void,
+    listener: DataPathListener,
+    deaths = new Deaths(),
+  ) {
+    this.deaths = deaths;
     this.data = data;
     this.wake = wake;
     this.listener = listener;

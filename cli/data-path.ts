@@ -6,7 +6,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { Config } from '../engine/config.ts';
-import type { EngineOptions } from '../engine/engine.ts';
+import type { EngineOptions, Others } from '../engine/engine.ts';
 import type { Direction } from '../engine/io.ts';
 import type { TunnelDescriptors } from '../linux/udp.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
@@ -22,7 +22,15 @@ export type QueueData = {
   readonly interfaceIndex: number;
 };
 
+/** One of several workers, and how it meets the others. */
+export type WorkerData = Omit<Others, 'wake'> & {
+  /** What wakes each worker. */
+  readonly wakeFds: readonly number[];
+};
+
 export type DataPathData = {
+  /** Absent where there is one worker. */
+  readonly others?: WorkerData | undefined;
   /** First those of each direction, then those of what opens a connection (linux/bpf/policy.ts). */
   readonly queues: readonly QueueData[];
   readonly sockets: TunnelDescriptors;
@@ -33,7 +41,7 @@ export type DataPathData = {
   readonly engine: EngineOptions;
   /** `Gate.shared`. */
   readonly gates: SharedArrayBuffer;
-  /** `countersByteLength` bytes. */
+  /** `countersByteLength` bytes for each worker. */
   readonly counters: SharedArrayBuffer;
   /** `firewallColumnsByteLength` bytes. */
   readonly firewalls: SharedArrayBuffer;

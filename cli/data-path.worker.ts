@@ -6,15 +6,15 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
+import { createEngine, datagramBatch, deviceBatch, type Others } from '../engine/engine.ts';
 import { openGates } from '../engine/gate.ts';
 import { openClock } from '../linux/clock.ts';
-import { openReadiness } from '../linux/epoll.ts';
+import { openReadiness, openWaker } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
 import { openTunQueue } from '../linux/tun.ts';
 import { openTunnelSocket } from '../linux/udp.ts';
 import { accelerateChecksum } from '../parsers/checksum.ts';
-import { createEncapsulation, type DataPathData } from './data-path.ts';
+import { createEncapsulation, type DataPathData, type WorkerData } from './data-path.ts';
 
 const data = workerData as DataPathData;
 const arena = createArena(deviceBatch, datagramBatch);
@@ -26,13 +26,18 @@ const io = {
   devices: queues.slice(0, queues.length / 2),
   openers: queues.slice(queues.length / 2),
   socket: openTunnelSocket(data.sockets, arena, deviceBatch),
-  steering: openSteering(data.controlFd, data.verdictFd),
+  steering: openSteering(data.controlFd, data.verdictFd, data.others?.self),
   clock: openClock(),
   readiness: openReadiness(
     [...data.queues.map((queue) => queue.fd), data.sockets.receive],
     data.wakeFd,
   ),
 };
+function othersOf({ wakeFds, ...others }: WorkerData): Others {
+  const wakers = wakeFds.map((fd) => openWaker(fd));
+  return { ...others, wake: (worker) => wakers[worker]() };
+}
+
 const loop = createEngine(
   io,
   arena,
@@ -43,6 +48,7 @@ const loop = createEngine(
   data.firewalls,
   data.flows,
   data.flowLog,
+  data.others && othersOf(data.others),
 );
 // The loop never returns to the event loop: messages are fetched. The last one counts.
 loop.run(new Int32Array(data.stop), () => {

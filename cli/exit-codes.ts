@@ -42,6 +42,7 @@ const codes: Readonly<
   ERR_UNSUPPORTED_FEATURE: ExitCode.Unsupported,
   ERR_VERIFIER: ExitCode.Unsupported,
   ERR_TUN_BUSY: ExitCode.Network,
+  ERR_TOO_MANY_QUEUES: ExitCode.Usage,
   ERR_NO_INTERFACE: ExitCode.Network,
   ERR_INTERFACE_KIND: ExitCode.Network,
   ERR_PORT_IN_USE: ExitCode.Network,

@@ -20,11 +20,20 @@ const probeNames: Readonly<Record<ProbeState, string>> = {
   [ProbeState.Lost]: 'lost',
 };
 
+/** What every worker counts. */
+const countedNames = [
+  'sentPackets',
+  'sentBytes',
+  'returnedPackets',
+  'returnedBytes',
+  'flowsTaken',
+] as const;
+
 /** Changes are in the log a moment after they happened; the data path does not wait for it. */
 const pollMs = 100;
 
 export class FirewallWatch {
-  readonly columns: FirewallColumns;
+  private readonly tables: readonly FirewallColumns[];
   private readonly config: Settings;
   private readonly gates: readonly Gate[];
   private readonly logger: Logger;
@@ -32,15 +41,33 @@ export class FirewallWatch {
   private readonly seenProbes: Float64Array;
   private seenActive = '';
 
-  /** @param memory of firewallColumnsByteLength bytes, which the data path writes */
-  constructor(config: Settings, gates: readonly Gate[], memory: SharedArrayBuffer, logger: Logger) {
+  /** @param memories one of firewallColumnsByteLength bytes for each worker; the first probes */
+  constructor(
+    config: Settings,
+    gates: readonly Gate[],
+    memories: readonly SharedArrayBuffer[],
+    logger: Logger,
+  ) {
     this.config = config;
     this.gates = gates;
     this.logger = logger;
-    this.columns = openFirewallColumns(memory);
+    this.tables = memories.map(openFirewallColumns);
     this.seenProbes = this.columns.probeState.slice();
     this.timer = setInterval(() => this.tell(), pollMs);
     this.timer.unref();
+  }
+
+  /** As the first worker has them; what is counted, of all workers. */
+  get columns(): FirewallColumns {
+    const [first, ...others] = this.tables as [FirewallColumns, ...FirewallColumns[]];
+    if (others.length === 0) return first;
+    const sums = countedNames.map((name) => {
+      const sum = first[name].map((value, firewall) =>
+        others.reduce((total, columns) => total + columns[name][firewall]!, value),
+      );
+      return [name, sum] as const;
+    });
+    return { ...first, ...Object.fromEntries(sums) };
   }
 
   /** Whether some firewall has been usable since the start. */

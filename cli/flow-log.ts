@@ -11,7 +11,8 @@ import { monotonicMs } from '../engine/ticks.ts';
 
 export type FlowLogOptions = {
   readonly file: string;
-  readonly ring: SharedArrayBuffer;
+  /** One for each worker. */
+  readonly rings: readonly SharedArrayBuffer[];
   readonly names: FlowNames;
   /** Told once, until a write works again. */
   failed(message: string): void;
@@ -27,7 +28,7 @@ export class FlowLog {
   private lost = 0;
   private readonly options: FlowLogOptions;
   private readonly fd: number;
-  private readonly reader: FlowLogReader;
+  private readonly readers: readonly FlowLogReader[];
   private readonly record: FlowRecord = createFlowRecord();
   private readonly timer: NodeJS.Timeout;
   private allowance = 0;
@@ -42,7 +43,7 @@ export class FlowLog {
   constructor(options: FlowLogOptions) {
     this.options = options;
     this.fd = openSync(options.file, 'a', 0o640);
-    this.reader = new FlowLogReader(options.ring);
+    this.readers = options.rings.map((ring) => new FlowLogReader(ring));
     this.timer = setInterval(() => this.drain(), drainMs);
     this.timer.unref();
   }
@@ -102,7 +103,7 @@ export class FlowLog {
     const bootMs = Date.now() - monotonicMs();
     let lines = 0;
     let text = '';
-    while (this.reader.read(this.record)) {
+    while (this.readers.some((reader) => reader.read(this.record))) {
       if (this.allowance < 1) this.lose(1);
       else {
         this.allowance--;
@@ -110,7 +111,7 @@ export class FlowLog {
         text += `${JSON.stringify(describeFlow(this.record, bootMs, this.options.names))}\n`;
       }
     }
-    const { lost } = this.reader;
+    const lost = this.readers.reduce((sum, reader) => sum + reader.lost, 0);
     this.lose((lost - this.ringLost) | 0);
     this.ringLost = lost;
     if (this.untold > 0) {

@@ -4,7 +4,7 @@
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import type { Settings } from '../engine/config.ts';
-import type { Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
+import type { Exclusions, SteeringPolicy, SteeringSpread } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -55,7 +55,12 @@ export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>)
 }
 
 /** What the kernel programs are made from. */
-export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): SteeringPolicy {
+export function steeringPolicyOf(
+  config: Settings,
+  links: Links,
+  tun: Tun,
+  spread?: SteeringSpread,
+): SteeringPolicy {
   return {
     ...exclusionsOf(config, links),
     interfaces: links.interfaces.map(({ index, mac, name }) => ({
@@ -63,6 +68,7 @@ export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): Stee
       name,
       mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
     })),
+    spread,
     tun: { fd: tun.fds[0], index: tun.index },
     onAgentFailure: config.policy.onAgentFailure,
     onBoot: config.policy.onBoot,

@@ -85,7 +85,8 @@ export function rulesPolicyOf(config: Config): RulesPolicy {
     logged: Uint8Array.from([...rules, { log: false }], ({ log }) =>
       config.log.which === 'all' || log ? 1 : 0,
     ),
-    hits: new Float64Array(new SharedArrayBuffer(8 * (rules.length + 1))),
+    // Of each worker: its own, and the default's behind those of the rules.
+    hits: new Float64Array(new SharedArrayBuffer(8 * (rules.length + 1) * config.limits.workers)),
     default: verdicts[config.default],
     established: established[policy.established],
     onTelemetryLoss: failures[policy.onTelemetryLoss],

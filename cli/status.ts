@@ -15,6 +15,7 @@ import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatException } from './config/text.ts';
+import { hitsOf } from './data-paths.ts';
 import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
 import type { InForce } from './policy-in-force.ts';
@@ -195,10 +196,10 @@ export function rulesOf({ policy, rules, settings }: InForce): RuleStatus[] {
     name,
     line: rules.lines[rule],
     action: actions[policy.verdicts[rule] as Verdict] ?? '',
-    hits: policy.hits[rule],
+    hits: hitsOf(policy, rule),
     never: rules.never.get(rule) ?? '',
   }));
-  const hits = policy.hits[policy.hits.length - 1];
+  const hits = hitsOf(policy, policy.verdicts.length);
   return [...rows, { name: 'default', line: 0, action: settings.default, hits, never: '' }];
 }
 

@@ -120,13 +120,27 @@ function addressNumber(given: string | undefined): number | undefined {
   return value;
 }
 
-/** @param nowTick CLOCK_MONOTONIC in ticks, as the table's */
+/**
+ * @param tables of the workers that have one each
+ * @param nowTick CLOCK_MONOTONIC in ticks, as the tables'
+ */
 export function listFlows(
-  columns: FlowColumns,
+  tables: readonly FlowColumns[],
   query: FlowQuery,
   nowTick: number,
   names: FlowNames,
 ): { readonly matching: number; readonly flows: readonly FlowRow[] } {
+  const lists = tables.map((columns) => topOf(columns, query));
+  const found = lists.flatMap(({ top }) => top);
+  const top = found.sort((a, b) => b.key - a.key).slice(0, query.limit);
+  return {
+    matching: lists.reduce((sum, { matching }) => sum + matching, 0),
+    flows: top.map(({ columns, flow }) => describe(columns, flow, nowTick, names)),
+  };
+}
+
+/** Of one table: how many match, and the first of them with what they are sorted by. */
+function topOf(columns: FlowColumns, query: FlowQuery) {
   const found: number[] = [];
   for (let flow = 0; flow < columns.used.length; flow++) {
     if (columns.used[flow] === 1 && matches(columns, flow, query)) found.push(flow);
@@ -134,7 +148,7 @@ export function listFlows(
   const matching = found.length;
   const key = sortKey(columns, query.sort);
   const top = found.sort((a, b) => key(b) - key(a)).slice(0, query.limit);
-  return { matching, flows: top.map((flow) => describe(columns, flow, nowTick, names)) };
+  return { matching, top: top.map((flow) => ({ columns, flow, key: key(flow) })) };
 }
 
 function matches(columns: FlowColumns, flow: number, query: FlowQuery): boolean {

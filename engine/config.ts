@@ -153,6 +153,7 @@ export type Config = {
   readonly rules: readonly Rule[];
   readonly limits: {
     readonly flows: number;
+    /** Threads of the data path. */
     readonly workers: number;
     /** Look for the next packet for a moment before sleeping, where one is expected. */
     readonly busyPoll: boolean;
@@ -245,6 +246,8 @@ export const limits = {
   holdDownMs: { min: 0, max: 3_600_000 },
   /** Each is compared with every packet of a new flow. */
   management: { min: 0, max: 256 },
+  /** A queue number has 12 bits, and each worker has four queues an interface. */
+  workers: { min: 1, max: 16 },
   /** 24 bit on the wire; 0 is what gateway appliances use. */
   vni: { min: 0, max: 0xff_ffff },
   port: { min: 1, max: 65_535 },

@@ -5,6 +5,8 @@
  *
  *     Int32    sequence, (pad)
  *     Float64  packets[reasonCount], bytes[reasonCount], gauges[gaugeCount]
+ *
+ * and so on for each worker of the data path.
  */
 import { type Reason, reasonCount } from '../parsers/reason.ts';
 
@@ -20,11 +22,14 @@ export const Gauge = {
   Availability: 6,
   /** 1 when no device takes super-datagrams from us any more: slower. */
   SegmentationOff: 7,
+  /** Packets given to the worker that has their flow. */
+  HandedOver: 8,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 const gaugeCount = Object.keys(Gauge).length;
 
 const headerBytes = 8;
+/** Of one worker; that of several is a multiple. */
 export const countersByteLength = headerBytes + 8 * (2 * reasonCount + gaugeCount);
 
 export type Counters = {
@@ -50,12 +55,13 @@ export function count(counters: Counters, reason: Reason, packets: number, bytes
 /** The shared side: one writer (a data-path worker), any number of readers. */
 export type PublishedCounters = Counters & { readonly sequence: Int32Array };
 
-export function openPublishedCounters(memory: SharedArrayBuffer): PublishedCounters {
+export function openPublishedCounters(memory: SharedArrayBuffer, worker = 0): PublishedCounters {
+  const at = worker * countersByteLength;
   return {
-    sequence: new Int32Array(memory, 0, 1),
-    packets: new Float64Array(memory, headerBytes, reasonCount),
-    bytes: new Float64Array(memory, headerBytes + 8 * reasonCount, reasonCount),
-    gauges: new Float64Array(memory, headerBytes + 16 * reasonCount, gaugeCount),
+    sequence: new Int32Array(memory, at, 1),
+    packets: new Float64Array(memory, at + headerBytes, reasonCount),
+    bytes: new Float64Array(memory, at + headerBytes + 8 * reasonCount, reasonCount),
+    gauges: new Float64Array(memory, at + headerBytes + 16 * reasonCount, gaugeCount),
   };
 }
 
@@ -78,4 +84,30 @@ export function snapshot(shared: PublishedCounters): Counters {
     if ((before & 1) === 0 && Atomics.load(shared.sequence, 0) === before) break;
   }
   return copy;
+}
+
+/** Gauges of which the least of all workers holds: what is in force everywhere. */
+const leastGauges: readonly Gauge[] = [Gauge.InnerMtu, Gauge.PolicyGeneration];
+/** What every worker finds for itself, and one tells for all. */
+const sharedGauges: readonly Gauge[] = [Gauge.SteeringMode, Gauge.Availability];
+
+/** A consistent copy of what was last published by all workers, added up. */
+export function totals(memory: SharedArrayBuffer): Counters {
+  const workers = memory.byteLength / countersByteLength;
+  const [total, ...others] = Array.from({ length: workers }, (_, worker) =>
+    snapshot(openPublishedCounters(memory, worker)),
+  );
+  for (const { bytes, gauges, packets } of others) {
+    for (let reason = 0; reason < reasonCount; reason++) {
+      total.packets[reason] += packets[reason];
+      total.bytes[reason] += bytes[reason];
+    }
+    for (let gauge = 0; gauge < gaugeCount; gauge++) {
+      if (sharedGauges.includes(gauge as Gauge)) continue;
+      const isLeast = leastGauges.includes(gauge as Gauge);
+      const sum = total.gauges[gauge] + gauges[gauge];
+      total.gauges[gauge] = isLeast ? Math.min(total.gauges[gauge], gauges[gauge]) : sum;
+    }
+  }
+  return total;
 }

@@ -11,6 +11,7 @@ import { flowLogByteLength } from './flow-log.ts';
 import { Flows, OnFailure } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
+import { Handover, type HandoverOptions } from './handover.ts';
 import type { Io } from './io.ts';
 import { Loop } from './loop.ts';
 import { GateView } from './path.ts';
@@ -30,6 +31,12 @@ export type EngineOptions = {
   readonly pollMs?: number;
 };
 
+/** Other workers; absent where there is one. */
+export type Others = HandoverOptions & {
+  /** The firewalls' columns of the worker that probes, the first. */
+  readonly probes: SharedArrayBuffer;
+};
+
 /** Datagrams whose fragments are on the way at once. */
 const fragmentCapacity = 4096;
 
@@ -44,6 +51,7 @@ export const datagramBatch = 32;
  * @param firewallMemory memory of `firewallColumnsByteLength` bytes for what is known of each
  * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
  * @param flowLog memory of `flowLogByteLength` bytes for what becomes of them; none by default
+ * @param others where this is one of several workers; `shared` has the counters of all of them
  */
 export function createEngine(
   io: Io,
@@ -55,20 +63,33 @@ export function createEngine(
   firewallMemory: SharedArrayBuffer,
   flowMemory: SharedArrayBuffer,
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
+  others?: Others,
 ): Loop {
-  const published = openPublishedCounters(shared);
+  const self = others?.self ?? 0;
+  const published = openPublishedCounters(shared, self);
+  // A worker that takes over from a dead one goes on counting where it was.
+  const counters = snapshot(published);
+  const fragments = new Fragments(fragmentCapacity);
   const path = {
     io,
     arena,
-    // A worker that takes over from a dead one goes on counting where it was.
-    counters: snapshot(published),
+    counters,
     flows: new Flows(options.flows, flowMemory, flowLog),
-    fragments: new Fragments(fragmentCapacity),
+    fragments,
+    handover: others && new Handover(others, arena, counters, fragments),
     policy: options.policy,
     encapsulation,
     devices: io.devices,
     joinUdp: options.joinUdp,
-    peers: new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io),
+    peers: new Peers(
+      options.peers,
+      gates,
+      firewallMemory,
+      arena,
+      encapsulation,
+      io,
+      others?.probes,
+    ),
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,

@@ -7,6 +7,8 @@
  */
 const ways = 4;
 const lifetimeTicks = 300;
+/** Numbers from here on are no flows: datagrams that another worker treats (engine/handover.ts). */
+const homesFrom = 0x4000_0000;
 
 export class Fragments {
   /** Of the datagram last found, as `remember` was told. */
@@ -72,6 +74,35 @@ export class Fragments {
    * Flows.select, with `cookie` and `sourceIsA`.
    */
   find(source: number, target: number, id: number, protocol: number, nowTick: number): number {
+    const number = this.lookUp(source, target, id, protocol, nowTick);
+    return number < homesFrom ? number : -1;
+  }
+
+  /** The datagram's later fragments are for another worker; it counts as `remember` does. */
+  rememberHome(
+    source: number,
+    target: number,
+    id: number,
+    protocol: number,
+    worker: number,
+    nowTick: number,
+  ): void {
+    this.remember(source, target, id, protocol, homesFrom + worker, 0, 0, nowTick);
+  }
+
+  /** The worker that `rememberHome` was told last, or -1. */
+  findHome(source: number, target: number, id: number, protocol: number, nowTick: number): number {
+    const number = this.lookUp(source, target, id, protocol, nowTick);
+    return number >= homesFrom ? number - homesFrom : -1;
+  }
+
+  private lookUp(
+    source: number,
+    target: number,
+    id: number,
+    protocol: number,
+    nowTick: number,
+  ): number {
     const bucket = this.bucket(source, target, id);
     const idProtocol = (id << 8) | protocol;
     for (let way = bucket; way < bucket + ways; way++) {

@@ -8,6 +8,7 @@ import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure } from './flows.ts';
+import { Handed, type Handover } from './handover.ts';
 import { Idle } from './idle.ts';
 import {
   createDatagramBatch,
@@ -111,6 +112,7 @@ export class Loop {
     }
     if (this.encapsulator.narrowed) this.updateMtu();
     work += this.receive();
+    if (path.handover !== undefined) work += this.takeHanded(path.handover);
     if (path.peers.conclude(nowMs)) this.lookAtGate(nowMs);
     if (path.nowTick !== this.lastTick) this.tick();
     return work;
@@ -130,6 +132,31 @@ export class Loop {
     return total;
   }
 
+  /** Treat what other workers have given, as if it had been read here. */
+  private takeHanded(handover: Handover): number {
+    const { redirect, reinject } = this;
+    const slots = this.path.arena.deviceSlots;
+    redirect.reclaim();
+    let taken = 0;
+    while (taken < slots.length && handover.take(slots[taken])) {
+      const at = slots[taken++];
+      if (handover.kind === Handed.Packet) redirect.processHanded(handover, at);
+      else reinject.processHanded(handover, at);
+    }
+    if (taken === 0) return 0;
+    this.encapsulator.flush();
+    reinject.flush();
+    return taken;
+  }
+
+  /** Nothing to do: sleep, unless another worker has given something meanwhile. */
+  private wait(timeoutMs: number, handled: number): void {
+    const { handover } = this.path;
+    if (handover?.fallAsleep() === false) return;
+    this.idle.wait(timeoutMs, handled);
+    handover?.awake();
+  }
+
   /** Redirect what `device` has for the direction and interface of `queue`; how much it was. */
   private take(device: PacketDevice, batch: PacketBatch, queue: number): number {
     const read = device.read(batch);
@@ -147,14 +174,13 @@ export class Loop {
   run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
     const { io, peers } = this.path;
     const { clock } = io;
-    const { idle } = this;
     let tick = -1;
     let handled = 0;
     while (Atomics.load(stop, 0) === 0) {
       const work = this.breathe();
       handled += work;
       if (work === 0) {
-        idle.wait(Math.min(sleepMs, peers.idleMs(clock.now())), handled);
+        this.wait(Math.min(sleepMs, peers.idleMs(clock.now())), handled);
         handled = 0;
       }
       if (tick === this.lastTick) continue;
@@ -165,7 +191,7 @@ export class Loop {
     this.stopping = true;
     const end = clock.now() + drainMs;
     while (clock.now() < end) {
-      if (this.breathe() === 0) idle.wait(10, 0);
+      if (this.breathe() === 0) this.wait(10, 0);
     }
     this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.path.flows.writeStop();

@@ -10,6 +10,7 @@ import type { Policy } from './classifier/lookup.ts';
 import type { Counters } from './counters.ts';
 import type { Flows, OnFailure } from './flows.ts';
 import type { Fragments } from './fragments.ts';
+import type { Handover } from './handover.ts';
 import type { Direction, Io, PacketDevice } from './io.ts';
 import type { Packet } from './packet.ts';
 import type { Peers } from './peers.ts';
@@ -36,6 +37,8 @@ export type Path = {
   /** Whether devices take UDP super-packets. */
   readonly joinUdp: boolean;
   readonly peers: Peers;
+  /** Absent where there is one worker. */
+  readonly handover?: Handover | undefined;
   /** Age of this breath in ticks of 100 ms. */
   nowTick: number;
   /** What the gate and its policy say in this breath. */

@@ -90,6 +90,7 @@ export class Peers {
   private readonly prober: Prober;
   private readonly encapsulation: Encapsulation;
   private readonly graceEndMs: number;
+  private readonly probeState: Float64Array;
   // Passive witness: counters as they were last seen, and since when nothing has come back.
   private readonly sentBefore: Float64Array;
   private readonly returnedBefore: Float64Array;
@@ -98,6 +99,7 @@ export class Peers {
   /**
    * @param gates the lease of each firewall
    * @param memory of firewallColumnsByteLength bytes; what a worker before left in it is taken over
+   * @param probeMemory likewise, of whoever probes: this worker, another thread
    */
   constructor(
     options: PeerOptions,
@@ -106,6 +108,7 @@ export class Peers {
     arena: Arena,
     encapsulation: Encapsulation,
     io: Io,
+    probeMemory = memory,
   ) {
     const { firewalls, graceMs, holdDownMs, preempt, probe, spread } = options;
     const nowMs = io.clock.now();
@@ -120,6 +123,7 @@ export class Peers {
     this.smallestMtu = innerMtu(1500, encapsulation);
     this.innerMtu = new Int32Array(count).fill(this.smallestMtu);
     this.columns = openFirewallColumns(memory);
+    this.probeState = openFirewallColumns(probeMemory).probeState;
     const seeds = [...this.address];
     this.choice = new Firewalls({ seeds, spread, preempt, holdDownMs, graceMs }, nowMs);
     this.graceEndMs = nowMs + graceMs;
@@ -141,7 +145,7 @@ export class Peers {
 
   private startHealth(nowMs: number): readonly ProbeHealth[] {
     const { probeFailures, probeIntervalMs } = this.options;
-    const { probeState } = this.columns;
+    const { probeState } = this;
     return this.options.firewalls.map((_, i) => {
       if (probeState[i] === ProbeState.Off) probeState[i] = ProbeState.Waiting;
       return new ProbeHealth(probeIntervalMs, probeFailures, nowMs, probeState[i] as ProbeState);
@@ -176,12 +180,12 @@ export class Peers {
 
   /** Ask the leases and the probes: once a breath. */
   look(nowMs: number): Availability {
-    const { choice, columns, gates } = this;
+    const { choice, gates } = this;
     let open = 0;
     let before = 0;
     let waiting = 0;
     for (let i = 0; i < this.count; i++) {
-      const probe = columns.probeState[i];
+      const probe = this.probeState[i];
       const isOpen = gates[i].isOpen(nowMs);
       if (isOpen) open++;
       else if (gates[i].isBeforeOrAfter()) before++;
@@ -204,13 +208,13 @@ export class Peers {
    * True when a probe says something new.
    */
   conclude(nowMs: number): boolean {
-    const { columns, health } = this;
+    const { health } = this;
     let isNew = false;
     for (let i = 0; i < health.length; i++) {
       this.listen(i, nowMs);
       health[i].look(nowMs);
-      if (columns.probeState[i] === health[i].state) continue;
-      columns.probeState[i] = health[i].state;
+      if (this.probeState[i] === health[i].state) continue;
+      this.probeState[i] = health[i].state;
       isNew = true;
     }
     if (health.length > 0) this.prober.run(nowMs);

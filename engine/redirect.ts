@@ -33,12 +33,14 @@ import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
+import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
-import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
+import { Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
 import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { noFirewall } from './peers.ts';
 import { Elsewhere, firewallFor, placeKey } from './placement.ts';
+import { teachKernel } from './teach.ts';
 
 export class Redirect {
   private readonly path: Path;
@@ -47,9 +49,13 @@ export class Redirect {
   private readonly pieces = createPieces();
   /** Tagged with the queue that they came by. */
   private readonly held: HeldFragments;
+  private readonly handover: Handover | undefined;
+  /** Of the packet at hand. */
+  private stage: Stage = Stage.Fresh;
 
   constructor(path: Path, encapsulator: Encapsulator) {
     this.path = path;
+    this.handover = path.handover;
     this.encapsulator = encapsulator;
     this.held = new HeldFragments(path.arena.bytes, path.arena.heldAt[0]);
   }
@@ -61,6 +67,7 @@ export class Redirect {
   process(batch: PacketBatch, device: PacketDevice, link: number): void {
     const { gate } = this.path;
     const { packet } = this;
+    this.stage = Stage.Fresh;
     this.held.reclaim();
     for (let i = 0; i < batch.count; i++) {
       loadPacket(packet, batch, i);
@@ -68,6 +75,21 @@ export class Redirect {
       else if (gate === GateView.Pass) this.pass(device, this.path.passedReason);
       else this.decide(device, link);
     }
+  }
+
+  /** What another worker gave, which lies in the arena at `at`; does not flush. */
+  processHanded(handover: Handover, at: number): void {
+    const { path } = this;
+    const queue = handover.origin;
+    handover.load(this.packet, at);
+    this.stage = handover.stage;
+    if (path.gate === GateView.Pass) return this.pass(path.devices[queue], path.passedReason);
+    this.decide(path.devices[queue], queue >> 1);
+  }
+
+  /** Nothing that was queued waits any more. */
+  reclaim(): void {
+    this.held.reclaim();
   }
 
   private decide(device: PacketDevice, link: number): void {
@@ -78,6 +100,7 @@ export class Redirect {
     const tcp = key.protocol === Protocol.Tcp && key.kind <= KeyKind.FirstFragment;
     const flags = tcp ? tcpFlags(path.arena.view, key.transportAt) : 0;
     let flow = this.find();
+    if (this.handover !== undefined && this.leaves(this.handover, flow, device, link)) return;
     if (flow === noFlow && key.kind === KeyKind.LaterFragment) return this.hold(device, link);
     if (flow === noFlow && key.kind === KeyKind.IcmpError) return this.passError(device);
     if (key.kind <= KeyKind.FirstFragment) {
@@ -89,6 +112,24 @@ export class Redirect {
     if (key.kind === KeyKind.FirstFragment && this.held.count > 0) {
       this.release(flow, device, link);
     }
+  }
+
+  /** Another worker treats the packet at hand, and what waited here for it: they are given. */
+  private leaves(handover: Handover, flow: number, device: PacketDevice, link: number): boolean {
+    const { held, packet, path, stage } = this;
+    const { key } = packet;
+    if (flow !== noFlow && !isFragment(key)) return false;
+    if (!handover.leads(key, packet.at, stage, path.nowTick)) return false;
+    handover.givePacket(packet, 2 * link + device.direction);
+    if (key.kind !== KeyKind.FirstFragment || held.count === 0) return true;
+    const { destination, source } = key;
+    const id = ipv4Id(path.arena.view, packet.at);
+    const protocol = ipv4Protocol(path.arena.view, packet.at);
+    while (held.take(source, destination, id, protocol)) {
+      this.loadHeld();
+      handover.givePacket(packet, held.tag);
+    }
+    return true;
   }
 
   /** A later fragment whose first one has not come waits for it. */
@@ -270,7 +311,7 @@ export class Redirect {
       if (firewall !== Elsewhere.Pass) return this.stray(firewall, flow, flags, device, link);
     }
     const verdict = flows.verdict[flow] as Verdict;
-    this.teachKernel(verdict, device.direction);
+    teachKernel(path, packet.key, verdict, device.direction);
     switch (verdict) {
       case Verdict.Pass:
         return this.pass(device, Reason.PassedByRule);
@@ -301,26 +342,6 @@ export class Redirect {
       return this.pass(device, Reason.PassedFirewallDown);
     }
     this.end(Reason.DroppedFirewallDown);
-  }
-
-  /**
-   * What needs no more thinking stays in the kernel from the next packet on. Taught whenever such a
-   * packet comes up, since the kernel forgets: the least recently used, at each SYN, and everything
-   * when a policy is replaced. Not while the gate is closed, when verdicts do not hold.
-   */
-  private teachKernel(verdict: Verdict, direction: Direction): void {
-    const { gate, io } = this.path;
-    const { destination, destinationPort, kind, protocol, source, sourcePort } = this.packet.key;
-    if (verdict === Verdict.PassBuiltIn || verdict === Verdict.Observe) return;
-    if (gate === GateView.Closed || kind !== KeyKind.Plain) return;
-    if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
-    const { steering } = io;
-    const kernel = verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass;
-    if (direction === Direction.Egress) {
-      steering.remember(source, destination, sourcePort, destinationPort, protocol, kernel);
-    } else {
-      steering.remember(destination, source, destinationPort, sourcePort, protocol, kernel);
-    }
   }
 
   /**

@@ -24,6 +24,7 @@ import { createTunnelHeader, type TunnelHeader } from '../tunnel/encapsulation.t
 import type { Pieces } from '../tunnel/pieces.ts';
 import { count } from './counters.ts';
 import { noFlow, Verdict } from './flows.ts';
+import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
 import type { DatagramBatch, Gso } from './io.ts';
 import type { Path } from './path.ts';
@@ -36,11 +37,14 @@ export class Reinject implements CoalescerSink {
   private readonly coalescer: Coalescer;
   /** Which firewalls the sender of the datagram at hand may be: a set. */
   private senders = 0;
+  private readonly handover: Handover | undefined;
+  private stage: Stage = Stage.Fresh;
   /** Tagged with the cookie that came with them. */
   private readonly held: HeldFragments;
 
   constructor(path: Path) {
     this.path = path;
+    this.handover = path.handover;
     this.held = new HeldFragments(path.arena.bytes, path.arena.heldAt[1]);
     this.coalescer = new Coalescer(path.arena.bytes, path.arena.view, this);
     this.coalescer.joinUdp = path.joinUdp;
@@ -49,6 +53,7 @@ export class Reinject implements CoalescerSink {
   /** Decide and deliver everything in the batch; nothing is kept for later. */
   process(batch: DatagramBatch): void {
     const { counters } = this.path;
+    this.stage = Stage.Fresh;
     for (let i = 0; i < batch.count; i++) {
       const length = batch.length[i];
       if (batch.reason[i] !== Reason.Ok) {
@@ -67,17 +72,42 @@ export class Reinject implements CoalescerSink {
         at = datagramEnd;
       } while (at < end);
     }
+    this.flush();
+  }
+
+  /** What another worker gave, which lies in the arena at `at`. The caller flushes. */
+  processHanded(handover: Handover, at: number): void {
+    const { header, path } = this;
+    const { length } = handover;
+    this.stage = handover.stage;
+    this.senders = handover.origin;
+    header.innerAt = at;
+    header.cookie = handover.cookie;
+    // Its checks have been made.
+    header.hasCookie = 1;
+    const reason = this.acceptInner(at + length);
+    if (reason !== Reason.Ok) count(path.counters, reason, 1, length);
+  }
+
+  flush(): void {
     this.coalescer.flush();
     this.held.reclaim();
   }
 
   /** Ok: the packet is with the coalescer, or waits for its first fragment. Else its fate. */
   private accept(at: number, end: number): Reason {
-    const { path, header, key } = this;
+    const { path, header } = this;
     const { view } = path.arena;
     const badHeader = path.encapsulation.check(view, at, end, header);
     if (badHeader !== Reason.Ok) return badHeader;
     if (header.control === 1) return Reason.TunnelControl;
+    return this.acceptInner(end);
+  }
+
+  /** The packet behind the tunnel header at hand. */
+  private acceptInner(end: number): Reason {
+    const { path, header, key } = this;
+    const { view } = path.arena;
     const { innerAt } = header;
     const badPacket = checkIpv4(view, innerAt, end);
     if (badPacket !== Reason.Ok) return badPacket;
@@ -92,6 +122,7 @@ export class Reinject implements CoalescerSink {
     }
     const length = ipv4TotalLength(view, innerAt);
     const flow = this.findFlow(innerAt);
+    if (this.handover !== undefined && this.leaves(this.handover, flow, length)) return Reason.Ok;
     if (flow === noFlow) {
       return key.kind === KeyKind.LaterFragment ? this.hold(innerAt, length) : Reason.FlowUnknown;
     }
@@ -99,6 +130,23 @@ export class Reinject implements CoalescerSink {
     if (denied !== Reason.Ok) return denied;
     this.deliver(innerAt, length, flow);
     return Reason.Ok;
+  }
+
+  /** Another worker treats the packet at hand, and what waited here for it: they are given. */
+  private leaves(handover: Handover, flow: number, length: number): boolean {
+    const { header, held, key, path, senders } = this;
+    const { view } = path.arena;
+    const at = header.innerAt;
+    if (flow !== noFlow && !isFragment(key)) return false;
+    if (!handover.leads(key, at, this.stage, path.nowTick)) return false;
+    handover.giveInner(at, length, senders, header.cookie);
+    if (key.kind !== KeyKind.FirstFragment || held.count === 0) return true;
+    const id = ipv4Id(view, at);
+    const protocol = ipv4Protocol(view, at);
+    while (held.take(key.source, key.destination, id, protocol)) {
+      handover.giveInner(held.at, held.length, senders, held.tag);
+    }
+    return true;
   }
 
   private isProbe(): boolean {

@@ -7,7 +7,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import type { TelemetryConfig } from './config.ts';
-import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
+import { totals } from './counters.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
@@ -43,7 +43,7 @@ class Reporter {
   private readonly firewall: number;
   private readonly gate: Gate;
   private readonly schedule: TelemetryConfig;
-  private readonly counters: PublishedCounters;
+  private readonly counters: SharedArrayBuffer;
   private readonly client: TelemetryClient;
   private readonly report: TelemetryReport;
   private readonly alarm = new Alarm();
@@ -55,7 +55,7 @@ class Reporter {
     this.firewall = firewall;
     this.gate = gate;
     this.schedule = data.schedule;
-    this.counters = openPublishedCounters(data.counters);
+    this.counters = data.counters;
     this.client = new TelemetryClient(url, credentials);
     this.report = new TelemetryReport(identity);
   }
@@ -86,7 +86,7 @@ class Reporter {
 
   private post(events: readonly AgentEvent[], timeoutMs: number) {
     const status = this.gate.status(monotonicMs());
-    const body = this.report.build(snapshot(this.counters), status, events, Date.now());
+    const body = this.report.build(totals(this.counters), status, events, Date.now());
     return this.client.post(body, reportContentType, timeoutMs);
   }
 

@@ -32,20 +32,17 @@ export type Waker = {
 /** Made where the sleeper's supervisor lives; other threads get `fd` and `openWaker` it. */
 export function createWaker(): Waker {
   const fd = check(eventfd(0, abi.EFD_NONBLOCK | abi.EFD_CLOEXEC), 'eventfd');
-  return openWaker(fd);
-}
-
-function openWaker(fd: Fd): Waker {
-  const one = allocate(counterLength);
-  one.view.setUint32(0, 1, LITTLE_ENDIAN);
   const closers = new Closers();
   closers.own(fd);
-  return {
-    fd,
-    // A full counter (EAGAIN) is a wake that has not been heard yet: as good as ours.
-    wake: () => void write(fd, one.address, counterLength),
-    close: () => closers.closeAll(),
-  };
+  return { fd, wake: openWaker(fd), close: () => closers.closeAll() };
+}
+
+/** To wake from any thread; the descriptor stays the caller's. */
+export function openWaker(fd: Fd): () => void {
+  const one = allocate(counterLength);
+  one.view.setUint32(0, 1, LITTLE_ENDIAN);
+  // A full counter (EAGAIN) is a wake that has not been heard yet: as good as ours.
+  return () => void write(fd, one.address, counterLength);
 }
 
 /**

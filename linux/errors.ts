@@ -18,6 +18,7 @@ export type SystemErrorCode =
   | 'ERR_NOT_PERMITTED'
   | 'ERR_NO_TUN_DEVICE'
   | 'ERR_TUN_BUSY'
+  | 'ERR_TOO_MANY_QUEUES'
   | 'ERR_NO_INTERFACE'
   | 'ERR_INTERFACE_KIND'
   | 'ERR_PORT_IN_USE'

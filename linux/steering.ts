@@ -112,7 +112,7 @@ type Place = {
   readonly interfaceName: string;
 };
 
-function createMaps(closers: Closers): Maps {
+function createMaps(closers: Closers, controlLength: number): Maps {
   const map = (name: string, type: number, sizes: [number, number, number], flags = 0): Fd => {
     const [keyLength, valueLength, capacity] = sizes;
     const fd = createMap({ name, type, keyLength, valueLength, capacity, flags });
@@ -121,7 +121,7 @@ function createMaps(closers: Closers): Maps {
   const { size: flowLength } = flowKey;
   const counters: [number, number, number] = [4, counterValue.size, counterNames.length];
   return {
-    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
+    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlLength, 1], BPF_F_MMAPABLE),
     flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowLength, flowValue.size, flowCapacity]),
     networks: map(
       'mp_networks',
@@ -192,7 +192,8 @@ function attachAll(
   method: AttachMethod,
   closers: Closers,
 ): AttachedSteering {
-  const maps = createMaps(closers);
+  const { size, sizeOfSeveral } = controlPage;
+  const maps = createMaps(closers, policy.spread === undefined ? size : sizeOfSeveral);
   openControl(maps.control).words[controlPage.generation / 4] = 1;
   const networks = new Networks(maps.networks);
   const { fd: tun } = policy.tun;
@@ -333,17 +334,26 @@ function readU64(view: DataView, at: number): number {
   return view.getUint32(at, LITTLE_ENDIAN) + view.getUint32(at + 4, LITTLE_ENDIAN) * 2 ** 32;
 }
 
-function openControl(controlFd: Fd): { words: Uint32Array; heartbeat: Float64Array } {
+function openControl(
+  controlFd: Fd,
+  heartbeatAt: number = controlPage.heartbeat,
+): { words: Uint32Array; heartbeat: Float64Array } {
   const page = mapValues(controlFd);
   return {
     words: new Uint32Array(page, 0, controlPage.size / 4),
-    heartbeat: new Float64Array(page, controlPage.heartbeat, 1),
+    heartbeat: new Float64Array(page, heartbeatAt, 1),
   };
 }
 
-/** The data path's side, from the descriptors of AttachedSteering. Throws SystemError. */
-export function openSteering(controlFd: Fd, verdictFd: Fd): Steering {
-  const { words, heartbeat } = openControl(controlFd);
+/**
+ * The data path's side, from the descriptors of AttachedSteering. Throws SystemError.
+ *
+ * @param worker which of several it is; absent where there is one
+ */
+export function openSteering(controlFd: Fd, verdictFd: Fd, worker?: number): Steering {
+  const { heartbeat: first, heartbeats } = controlPage;
+  const heartbeatAt = worker === undefined ? first : heartbeats + 8 * worker;
+  const { words, heartbeat } = openControl(controlFd, heartbeatAt);
   const mode = controlPage.mode / 4;
   const generation = controlPage.generation / 4;
   const key = allocate(flowKey.size);

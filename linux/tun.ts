@@ -50,6 +50,9 @@ const tunMtu = maximumPacketLength;
  */
 const tunQueueLength = 2048;
 
+/** MAX_TAP_QUEUES of drivers/net/tun.c. */
+export const maximumTunQueues = 256;
+
 export type TunOptions = {
   /** At most 15 bytes. */
   readonly name: string;

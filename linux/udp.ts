@@ -45,12 +45,14 @@ export type TunnelSocketOptions = {
   readonly address?: number;
   /** Distinct addresses, int32, with the port that the tunnel has there. */
   readonly firewalls: readonly { readonly address: number; readonly port: number }[];
-  /** Sockets, and so source ports, for each firewall. */
+  /** Sockets, and so source ports, for each firewall; the workers divide them. */
   readonly senders?: number;
   /** Source ports to choose from, both included; absent: the kernel chooses. */
   readonly sourcePorts?: { readonly first: number; readonly last: number };
   /** Outer TTL; absent: the system's. */
   readonly ttl?: number;
+  /** Threads that each have sockets of their own; 1 by default. */
+  readonly workers?: number;
 };
 
 /** Plain numbers, to be handed to another thread. */
@@ -59,7 +61,9 @@ export type TunnelDescriptors = {
   readonly peers: readonly Peer[];
 };
 
+/** Itself those of the first worker, but for `peers`, which are those of all. */
 export type TunnelSockets = TunnelDescriptors & {
+  readonly workers: readonly TunnelDescriptors[];
   /** Idempotent. */
   close(): void;
 };
@@ -73,16 +77,20 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
   requireFeature(features.udpJoining);
   const closers = new Closers();
   try {
-    const receive = createReceiver(options, closers);
     const ports = new SourcePorts(options.sourcePorts);
-    const peers = options.firewalls.map(({ address, port }) => ({
-      address,
-      port,
-      senders: Array.from({ length: options.senders ?? defaultSenders }, () =>
-        createSender(options, address, port, ports, closers),
-      ),
+    const { senders = defaultSenders, workers: count = 1 } = options;
+    const workers = Array.from({ length: count }, () => ({
+      receive: createReceiver(options, closers),
+      peers: options.firewalls.map(({ address, port }) => ({
+        address,
+        port,
+        senders: Array.from({ length: Math.ceil(senders / count) }, () =>
+          createSender(options, address, port, ports, closers),
+        ),
+      })),
     }));
-    return { receive, peers, close: () => closers.closeAll() };
+    const peers = workers.flatMap((worker) => worker.peers);
+    return { receive: workers[0]!.receive, peers, workers, close: () => closers.closeAll() };
   } catch (error) {
     closers.closeAll();
     throw error;
@@ -167,6 +175,9 @@ function createReceiver(options: TunnelSocketOptions, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
   check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
+  if ((options.workers ?? 1) > 1) {
+    check(setOption(fd, abi.SOL_SOCKET, abi.SO_REUSEPORT, 1), 'setsockopt(SO_REUSEPORT)');
+  }
   if (bindTo(fd, options.address ?? 0, options.port) < 0) {
     const code = errno();
     if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${options.port}`);

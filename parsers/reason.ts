@@ -110,6 +110,11 @@ const rows = {
     'dropped',
     'too many fragments are waiting for their first one',
   ],
+  HandoverFull: [
+    'handover-full',
+    'dropped',
+    'the data-path worker that has its flow is behind with what others give it',
+  ],
   ChecksumWrong: [
     'checksum-wrong',
     'dropped',

@@ -109,6 +109,7 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].log': 'With log.which: rules, the flow log has these connections. Default: false.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
+  'limits.workers': 'Threads of the data path, each with its share of the flows. Default: 1.',
   'limits.busyPoll': 'Look for the next packet for up to 50 us before sleeping. Default: true.',
   metrics: 'The page for Prometheus.',
   'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',

@@ -4,7 +4,7 @@
  */
 import { type Document, isMap, isNode, LineCounter, type Pair, parseDocument } from 'yaml';
 import type { z } from 'zod';
-import { type Config, defaults } from '../../engine/config.ts';
+import type { Config } from '../../engine/config.ts';
 import { crossChecks, pointlessKeys } from './cross-checks.ts';
 import { show } from './fields.ts';
 import { resolveHa } from './firewall-fields.ts';
@@ -156,7 +156,7 @@ function checkSections(
 
 function toConfig(known: Sections, rules: Config['rules']): Config {
   const { interfaces, management, ipv6 } = known.workload;
-  const { busyPoll, flows } = known.limits;
+  const { busyPoll, flows, workers } = known.limits;
   return {
     workload: { interfaces, management, ipv6 },
     firewalls: known.firewalls,
@@ -166,7 +166,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     policy: known.policy,
     default: known.default,
     rules,
-    limits: { flows, busyPoll, workers: defaults.limits.workers },
+    limits: { flows, busyPoll, workers },
     control: known.control,
     metrics: known.metrics.listen,
     log: known.log,

@@ -298,7 +298,7 @@ export const sections = {
     .meta({ type: ['array', 'null'] }),
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
-    workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+    workers: integer(limits.workers).default(defaults.limits.workers),
     busyPoll: yesOrNo.default(defaults.limits.busyPoll),
   }),
   control: block({

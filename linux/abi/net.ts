@@ -92,6 +92,9 @@ export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
 export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
+export const SO_REUSEPORT = 15;
+/** Linux 4.5. */
+export const SO_ATTACH_REUSEPORT_EBPF = 52;
 export const IPPROTO_IP = 0;
 export const IP_TOS = 1;
 export const IP_TTL = 2;

@@ -91,6 +91,11 @@ export const lsh = arithmetic(ALU64 | 0x60);
 export const rsh = arithmetic(ALU64 | 0x70);
 export const mov = arithmetic(ALU64 | 0xb0);
 /** 32-bit operations clear the upper half and take their immediate without sign. */
+export const mul32 = arithmetic(ALU32 | 0x20);
+export const rsh32 = arithmetic(ALU32 | 0x70);
+/** Unsigned. */
+export const mod32 = arithmetic(ALU32 | 0x90);
+export const xor32 = arithmetic(ALU32 | 0xa0);
 export const and32 = arithmetic(ALU32 | 0x50);
 export const mov32 = arithmetic(ALU32 | 0xb0);
 

@@ -41,10 +41,15 @@ export type Exclusions = {
   readonly ipv6: 'pass' | 'drop';
 };
 
+/** Several data-path workers (engine/spread.ts): how many, from 2 on, and the hash's seed. */
+export type SteeringSpread = { readonly workers: number; readonly seed: number };
+
 /** Immutable; everything in it becomes constants in the programs. */
 export type SteeringPolicy = Exclusions & {
   /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
   readonly interfaces: readonly SteeringInterface[];
+  /** Absent where there is one data-path worker. */
+  readonly spread?: SteeringSpread | undefined;
   readonly tun: {
     /** Any one of its queues. */
     readonly fd: number;
@@ -75,6 +80,11 @@ export function openingQueueOf(
   return 2 * policy.interfaces.length + queueOf(ordinal, direction);
 }
 
+/** Each worker has as many, one worker's behind the other's. */
+export function queuesPerWorker(policy: Pick<SteeringPolicy, 'interfaces'>): number {
+  return 4 * policy.interfaces.length;
+}
+
 /**
  * The mark of a packet between our programs: 'mp' in the upper 20 bits, the queue in the lower 12.
  * It never leaves them: the NIC program that meets it puts 0 there.
@@ -84,12 +94,17 @@ export const markMask = 0xffff_f000;
 export const queueMask = 0x0000_0fff;
 
 /**
- * The control page, one writer (the data path), all programs read:
+ * The control page, written by the data path, read by all programs:
  *
  *     0   u64  heartbeat: an IEEE 754 double, 2^52 + ticks of 1,024 ns of CLOCK_MONOTONIC
  *     8   u32  mode (SteeringMode of engine/io.ts)
  *     12  u32  generation of remembered verdicts
  *     16  u32  generation of the policy in force: of networks that pass
+ *     24  u64  with several workers: the heartbeat of each, in the place of the first
+ *
+ * Several workers write the same mode and policy, each when it comes to it. Each begins another
+ * generation of verdicts when it adopts a policy, so that what the last of them remembered by the
+ * policy before is forgotten as well. A worker's heartbeat rules the packets that it would get.
  *
  * A double of 2^52 + n has n in its low 52 bits as they are, so that one aligned store of a Number
  * is one atomic store of an integer: it is never seen half written, and needs no BigInt. The
@@ -101,6 +116,8 @@ export const controlPage = {
   mode: 8,
   generation: 12,
   policyGeneration: 16,
+  heartbeats: 24,
+  sizeOfSeveral: 24 + 8 * 16,
 } as const;
 export const heartbeatBias = 2 ** 52;
 /** Upper word of the bits of the double 2^52. */

@@ -253,8 +253,8 @@ const rows: [text: string, problem: string][] = [
     'f:6:19: policy.onBoot: drop needs workload.interfaces: at boot there is no default route',
   ],
   [
-    file({ x: 'limits: { workers: 2 }' }),
-    'f:6:11: limits.workers: not supported yet: there is exactly one',
+    file({ x: 'limits: { workers: 17 }' }),
+    'f:6:20: limits.workers: must be a whole number from 1 to 16',
   ],
   [
     file({ x: 'metrics: { listen: 9469 }' }),

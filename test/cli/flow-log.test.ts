@@ -26,7 +26,7 @@ function open(t: Test, records: number) {
   const failures: string[] = [];
   const log = new FlowLog({
     file,
-    ring,
+    rings: [ring],
     names: {
       interfaces: ['eth0'],
       firewall: (firewall) => `fw-${firewall + 1}`,
@@ -152,7 +152,7 @@ t.test('a full disk costs lines and is told once', async (t) => {
   const names = { interfaces: [], firewall: () => '', rule: () => '' };
   const log = new FlowLog({
     file: '/dev/full',
-    ring,
+    rings: [ring],
     names,
     failed: (message) => failures.push(message),
   });

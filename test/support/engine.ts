@@ -7,7 +7,7 @@ import { compile } from '../../engine/classifier/compile.ts';
 import { Established, type Policy } from '../../engine/classifier/lookup.ts';
 import { Opener, type Rule } from '../../engine/classifier/rules.ts';
 import { countersByteLength, openPublishedCounters, snapshot } from '../../engine/counters.ts';
-import { createEngine } from '../../engine/engine.ts';
+import { createEngine, type Others } from '../../engine/engine.ts';
 import { firewallColumnsByteLength, openFirewallColumns } from '../../engine/firewall-columns.ts';
 import { flowColumnsByteLength, openFlowColumns } from '../../engine/flow-columns.ts';
 import { OnFailure, Verdict } from '../../engine/flows.ts';
@@ -115,6 +115,8 @@ export function startEngine(
   rules: readonly Rule[] = [],
   encapsulation: Encapsulation = createGeneve(geneve),
   peers: Partial<PeerOptions> = {},
+  shared = new SharedArrayBuffer(countersByteLength),
+  others?: Others,
 ) {
   const options = peerOptions(peers);
   const count = options.firewalls.length;
@@ -125,7 +127,6 @@ export function startEngine(
   for (const gate of gates) gate.renew(io.clock.nowMs + 10_000_000);
   const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(count));
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(1024));
-  const shared = new SharedArrayBuffer(countersByteLength);
   const create = () =>
     createEngine(
       io,
@@ -136,6 +137,8 @@ export function startEngine(
       shared,
       firewallMemory,
       flowMemory,
+      undefined,
+      others,
     );
   const loop = create();
   let put = 0;

@@ -38,7 +38,6 @@ import {
   load8,
   load16,
   load32,
-  load64,
   loadConstant,
   loadMap,
   loadMapValue,
@@ -89,6 +88,7 @@ import {
   keyAt,
   portExclusions,
 } from './exclusions.ts';
+import { addWorkersQueues, chooseWorker, loadHeartbeat } from './spread.ts';
 
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
@@ -105,6 +105,7 @@ const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
 const networkAt = typeAt - 8;
 export const counterAt = networkAt - 8;
+const workerAt = counterAt - 8;
 
 /**
  * What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection.
@@ -128,6 +129,7 @@ export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: D
     label('fragment'),
     ...fragmentExclusions(policy, direction),
     label('control'),
+    ...(policy.spread ? chooseWorker(policy.spread, keyAt, workerAt) : []),
     ...obeyControl(policy),
     ...obeyVerdict(),
     ...redirect(policy, queueOf(ordinal, direction), openingQueueOf(policy, ordinal, direction)),
@@ -284,7 +286,7 @@ function obeyControl(policy: SteeringPolicy): Item[] {
     rsh.imm(R0, tickShift),
     loadConstant(R1, heartbeatBiasHigh, 0),
     add.reg(R0, R1),
-    load64(R1, R9, controlPage.heartbeat),
+    ...loadHeartbeat(policy, workerAt),
     ...(policy.onBoot === 'drop' ? [jeq.imm(R1, 0, 'starting')] : []),
     sub.reg(R0, R1),
     jsgt.imm(R0, Math.ceil(policy.heartbeatTimeoutMs * ticksPerMs), 'agent-dead'),
@@ -348,6 +350,7 @@ function redirect(policy: SteeringPolicy, queue: number, openingQueue: number): 
     jne.imm(R7, keyOpens, 'queue-chosen'),
     mov32.imm(R1, markBase | openingQueue),
     label('queue-chosen'),
+    ...addWorkersQueues(policy, workerAt),
     store32(R6, skb.mark, R1),
     mov.imm(R1, policy.tun.index),
     mov.imm(R2, 0),

@@ -32,6 +32,7 @@ import {
   jne32,
   label,
   load32,
+  mod32,
   mov,
   mov32,
   type Program,
@@ -49,6 +50,7 @@ import {
   store32,
   storeImmediate16,
   storeImmediate32,
+  sub,
 } from '../asm.ts';
 import {
   CounterKind,
@@ -57,6 +59,7 @@ import {
   networkHalf,
   queueMask,
   queueOf,
+  queuesPerWorker,
   type SteeringInterface,
   type SteeringPolicy,
 } from '../policy.ts';
@@ -81,6 +84,7 @@ export function tunProgram(policy: SteeringPolicy): Program {
     load32(R2, R6, skb.protocol),
     jne.imm(R2, networkHalf(ETH_P_IP), 'refused'),
     load32(R2, R6, skb.queue_mapping),
+    ...(policy.spread ? withoutWorker(policy) : []),
     ...queues.map(({ queue }) => jeq.imm(R2, queue + 1, `queue-${queue}`)),
     label('refused'),
     ...finish(TC_ACT_SHOT, CounterKind.droppedQueue),
@@ -90,6 +94,16 @@ export function tunProgram(policy: SteeringPolicy): Program {
     ...finishing(counterAt),
   ];
   return { name: 'mp_tun', type: BPF_PROG_TYPE_SCHED_CLS, items };
+}
+
+/** The queue of the first worker that stands for the same. Only the packets of a queue have one. */
+function withoutWorker(policy: SteeringPolicy): Item[] {
+  return [
+    jeq.imm(R2, 0, 'refused'),
+    sub.imm(R2, 1),
+    mod32.imm(R2, queuesPerWorker(policy)),
+    add.imm(R2, 1),
+  ];
 }
 
 function fromQueue(nic: SteeringInterface, direction: Direction, queue: number): Item[] {
