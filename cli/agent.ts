@@ -296,6 +296,7 @@ export class Agent {
       firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
       flowCapacity: settings.limits.flows,
+      handedOver: counters.gauges[Gauge.HandedOver],
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };

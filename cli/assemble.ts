@@ -18,6 +18,7 @@ import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
 import type { Spread } from '../engine/spread.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
+import { receiverProgram, type TunnelLayout } from '../linux/bpf/programs/receive.ts';
 import { createWaker } from '../linux/epoll.ts';
 import { SystemError } from '../linux/errors.ts';
 import { Closers } from '../linux/fd.ts';
@@ -81,6 +82,13 @@ function spreadOf(workers: number): Spread | undefined {
   return workers === 1 ? undefined : { workers, seed: randomBytes(4).readInt32LE() };
 }
 
+/** GENEVE's and VXLAN's headers both have 8 bytes; Ethernet's has 14. */
+function layoutOf({ encapsulation, geneve }: Settings['tunnel']): TunnelLayout {
+  const isVxlan = encapsulation === 'vxlan';
+  const hasEthernet = isVxlan || (encapsulation === 'geneve' && geneve.inner === 'ethernet');
+  return { length: hasEthernet ? 8 + 14 : 8, options: !isVxlan };
+}
+
 /** Of the device, for each worker (linux/bpf/policy.ts). */
 function queuesOf(workers: number, interfaces: number): number {
   const queues = 4 * interfaces;
@@ -122,6 +130,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
       senders,
       workers,
+      receiver: spread && receiverProgram(spread, layoutOf(config.tunnel)),
     });
     closers.add(() => sockets.close());
     const wakers = Array.from({ length: workers }, () => {

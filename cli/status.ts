@@ -78,6 +78,7 @@ export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift
       capacity: config.limits.flows,
       evicted: gauges[Gauge.FlowsEvicted],
     },
+    workers: { count: config.limits.workers, handedOver: gauges[Gauge.HandedOver] },
     rules: rulesOf(inForce),
     counters: counted(counters),
     kernel: steering.readCounters(),

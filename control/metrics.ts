@@ -41,6 +41,8 @@ export type Measurements = {
   readonly firewalls: readonly FirewallMeasurements[];
   readonly flows: number;
   readonly flowCapacity: number;
+  /** Packets that a worker of the data path gave to the one that has their flow. */
+  readonly handedOver: number;
   readonly innerMtu: number;
   /** Packets that waited for the agent in vain, as the kernel counts them. */
   readonly tunDropped: number;
@@ -166,6 +168,9 @@ function addCounters(registry: Registry, now: () => Measurements): void {
   counter('rule_connections', 'Connections that a rule decided.', ['rule'], () =>
     now().rules.map(({ hits, name }) => ({ labels: { rule: name }, value: hits })),
   );
+  counter('handed_over_packets', 'Packets given to the worker that has their flow.', [], () => [
+    { labels: {}, value: now().handedOver },
+  ]);
   counter('tun_dropped_packets', 'Packets that waited for the agent in vain.', [], () => [
     { labels: {}, value: now().tunDropped },
   ]);

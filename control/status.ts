@@ -125,6 +125,8 @@ export type AgentStatus = {
   /** Never redirected and never dropped; `ssh` for one that the agent found by itself. */
   readonly management: readonly { readonly exception: string; readonly source: string }[];
   readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
+  /** Of the data path; packets that one gave to the one that has their flow. */
+  readonly workers: { readonly count: number; readonly handedOver: number };
   readonly flowLog?: object;
   readonly rules: readonly RuleStatus[];
   /** By fate of the packet; fates that no packet met are left out. */

@@ -12,6 +12,8 @@ import type { Arena } from '../engine/arena.ts';
 import type { DatagramBatch, TunnelSocket } from '../engine/io.ts';
 import type { Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
+import type { Program } from './bpf/asm.ts';
+import { loadProgram } from './bpf/load.ts';
 import { callFailed, errnoName, SystemError } from './errors.ts';
 import { Closers } from './fd.ts';
 import { features, requireFeature } from './feature.ts';
@@ -19,6 +21,7 @@ import {
   allocate,
   bind,
   check,
+  close,
   connect,
   errno,
   type Fd,
@@ -53,6 +56,8 @@ export type TunnelSocketOptions = {
   readonly ttl?: number;
   /** Threads that each have sockets of their own; 1 by default. */
   readonly workers?: number;
+  /** Which worker's socket a datagram goes to; the kernel chooses by the outer header otherwise. */
+  readonly receiver?: Program | undefined;
 };
 
 /** Plain numbers, to be handed to another thread. */
@@ -89,6 +94,7 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
         ),
       })),
     }));
+    if (options.receiver !== undefined) attachReceiver(workers[0]!.receive, options.receiver);
     const peers = workers.flatMap((worker) => worker.peers);
     return { receive: workers[0]!.receive, peers, workers, close: () => closers.closeAll() };
   } catch (error) {
@@ -184,6 +190,15 @@ function createReceiver(options: TunnelSocketOptions, closers: Closers): Fd {
     throw callFailed('bind', code);
   }
   return fd;
+}
+
+/** For all sockets on the port. */
+function attachReceiver(fd: Fd, program: Program): void {
+  const programFd = loadProgram(program, {});
+  const attached = setOption(fd, abi.SOL_SOCKET, abi.SO_ATTACH_REUSEPORT_EBPF, programFd);
+  const code = errno();
+  close(programFd);
+  if (attached < 0) throw callFailed('setsockopt(SO_ATTACH_REUSEPORT_EBPF)', code);
 }
 
 function createSender(
