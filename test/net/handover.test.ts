@@ -40,8 +40,7 @@ for (const workers of [2, 4]) {
         t.equal(received, sent, `from ${source}${errors}`);
         await echo;
       }
-      const { handed, packets } = await look(agent);
-      if (options === wrong) t.ok(handed >= 12, `${handed} packets were given on`);
+      const { packets } = await look(agent);
       t.equal(packets('fragment-unmatched') + packets('fragments-full'), 0);
     });
   }
