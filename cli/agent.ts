@@ -240,8 +240,12 @@ export class Agent {
     if (count > 0) this.parts.logger.info(`the boot guard is disarmed: ${reason}`);
   }
 
-  /** What `GET /status` answers. */
-  status(): AgentStatus {
+  /**
+   * What `GET /status` answers.
+   *
+   * @param found how many management exceptions, the last ones, are not the file's
+   */
+  status(found = 0): AgentStatus {
     const { steering, tun } = this.parts;
     const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
     return {
@@ -251,6 +255,7 @@ export class Agent {
         firewalls,
         steering,
         tunIndex: tun.index,
+        foundExceptions: found,
         counters: this.counters(),
         pulse,
         startedAt,

@@ -5,6 +5,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
+import { apply, confirm, rollback } from './commands/apply.ts';
 import { check } from './commands/check.ts';
 import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
@@ -96,6 +97,23 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await reload(options)));
+  program
+    .command('apply')
+    .description('put a configuration on trial; it is rolled back unless you confirm it')
+    .argument('<file>', 'configuration file')
+    .option('--confirm <time>', 'how long the trial is, such as 60s or 5m', '60s')
+    .option(...socketOption)
+    .action(async (file, options) => done(await apply(file, options)));
+  program
+    .command('confirm')
+    .description("what is on trial stays, and becomes the agent's configuration file")
+    .option(...socketOption)
+    .action(async (options) => done(await confirm(options)));
+  program
+    .command('rollback')
+    .description('end the trial now: what was in force before is again')
+    .option(...socketOption)
+    .action(async (options) => done(await rollback(options)));
   program
     .command('stop')
     .description('stop the running agent and wait until it is gone')

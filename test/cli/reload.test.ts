@@ -10,6 +10,7 @@ import { createLogger } from '../../cli/log.ts';
 import { Reloader } from '../../cli/reload.ts';
 import { startControlServer } from '../../control/server.ts';
 import type { Settings } from '../../engine/config.ts';
+import { noTrials } from '../control/provider.ts';
 import { file, firewall } from './config-file.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-reload-'));
@@ -97,7 +98,7 @@ t.test('all or nothing, one after the other', async (t) => {
   writeFileSync(path, file());
   const reloader = new Reloader(
     path,
-    (await compileInThread(path, undefined)).next!.source,
+    (await compileInThread(path, undefined)).next!,
     createLogger({ level: 'error', format: 'json', flows: '' }).child({}, { level: 'silent' }),
     compileInThread,
     async ({ settings }) => {
@@ -156,6 +157,7 @@ t.test('the command, against an agent that answers', async (t) => {
   const server = await startControlServer(socket, {
     status: () => ({}),
     flows: () => ({}),
+    ...noTrials,
     reload: async () => answers.shift()!,
     stop: () => {},
   });
