@@ -20,6 +20,8 @@ import { status } from './commands/status.ts';
 import { stop } from './commands/stop.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
 import { ExitCode, exitCodeHelp, exitCodeOf } from './exit-codes.ts';
+import { addReferenceVerbs } from './reference-verbs.ts';
+import { addShellVerbs } from './shell/verbs.ts';
 import { version } from './version.ts';
 
 const socketOption = [
@@ -147,6 +149,8 @@ function buildProgram(done: (code: number) => void): Command {
     .action(() => {
       process.stdout.write(`${version}\n`);
     });
+  addReferenceVerbs(program, done);
+  addShellVerbs(program);
   return program;
 }
 

@@ -88,6 +88,9 @@ bootstrap_package() {
   dnsmasq-base) echo "dnsmasq answers to DNS requests" ;;
   bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
+  openssh-server) echo "/usr/sbin/sshd a way in that must not be lost" ;;
+  openssh-client) echo "ssh its other end" ;;
+  mandoc) echo "mandoc a lint of the manual page" ;;
   python3 | make) echo "$1 building optional native modules" ;;
   g++) echo "g++ building optional native modules" ;;
   *) echo "$1 a tool of this script" ;;

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -143,6 +143,40 @@ t.test('all or nothing, one after the other', async (t) => {
   refuse = '';
   writeFileSync(path, file({ x: 'default: drop' }));
   t.match(await reloader.reload('a test'), { changed: ['default: pass -> drop'] });
+});
+
+t.test('a trial ends by itself, or is confirmed', async (t) => {
+  const path = join(directory, 'mine.yaml');
+  const next = join(directory, 'next.yaml');
+  const applied: string[] = [];
+  writeFileSync(path, file());
+  writeFileSync(next, file({ x: 'default: drop' }));
+  const reloader = new Reloader(
+    path,
+    (await compileInThread(path, undefined)).next!,
+    createLogger({ level: 'error', format: 'json', flows: '' }).child({}, { level: 'silent' }),
+    compileInThread,
+    async ({ settings }) => void applied.push(settings.default),
+  );
+  t.match(await reloader.confirm(), { ok: false, refused: [/^no configuration is on trial/] });
+  t.match(await reloader.try(path, 50), { ok: true, changed: [] });
+  t.match(reloader.status(), { pending: undefined }, 'what is in force needs no trial');
+
+  t.match(await reloader.try(next, 100), { ok: true, changed: ['default: redirect -> drop'] });
+  t.match(reloader.status(), { differs: false, pending: { secondsLeft: 1 } });
+  t.match(await reloader.try(next, 100), { ok: false, refused: [/is on trial/] });
+  t.match(await reloader.reload('a test'), { ok: false, refused: [/is on trial/] });
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  t.same(applied, ['drop', 'redirect'], 'rolled back');
+  t.match(await reloader.rollBack('a test'), { ok: false });
+
+  await reloader.try(next, 60_000);
+  t.match(await reloader.confirm(), { ok: true, changed: ['default: redirect -> drop'] });
+  t.match(reloader.configuration(), { file: path, text: /default: drop/ });
+  t.match(reloader.status(), { differs: true, pending: undefined }, 'the file is the old one yet');
+  writeFileSync(path, readFileSync(next));
+  t.match(reloader.status(), { differs: false });
+  t.same(applied, ['drop', 'redirect', 'drop']);
 });
 
 t.test('the command, against an agent that answers', async (t) => {
