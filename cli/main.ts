@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { apply, confirm, rollback } from './commands/apply.ts';
 import { check } from './commands/check.ts';
+import { diag } from './commands/diag.ts';
 import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
@@ -149,6 +150,13 @@ function buildProgram(done: (code: number) => void): Command {
     .action(() => {
       process.stdout.write(`${version}\n`);
     });
+  program
+    .command('diag')
+    .description('pack what somebody needs who is to help: status, configuration, host; no secrets')
+    .option('--out <file>', 'the archive; microperimeter-diag-TIME.tar.gz unless told')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option(...socketOption)
+    .action(async (options) => done(await diag(options)));
   addReferenceVerbs(program, done);
   addShellVerbs(program);
   return program;

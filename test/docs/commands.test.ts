@@ -57,6 +57,7 @@ const known: readonly [RegExp, How][] = [
   [/^microperimeter doctor\b/, { testedBy: 'test/net/doctor.test.ts' }],
   [/^(bin\/)?microperimeter release$/, { testedBy: 'test/net/failure.test.ts' }],
   [/^microperimeter (apply|confirm|rollback)\b/, { testedBy: 'test/net/lock-out.test.ts' }],
+  [/^microperimeter diag\b/, { testedBy: 'test/cli/diag.test.ts' }],
   [/^microperimeter top$/, { testedBy: 'test/cli/top/model.test.ts' }],
   [
     /^microperimeter (configure|enable|rule|dump-config|export-config|import-config)\b/,
