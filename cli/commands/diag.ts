@@ -84,7 +84,7 @@ const secretValue = new RegExp(`(["']?\\b(?:${secretKeys})["']?\\s*:\\s*)([^\\s,
 const pemBlock = /-----BEGIN [^-]+-----[\s\S]*?(-----END [^-]+-----|$)/g;
 
 /** The kernel's own: of addresses, TCP cookies and the card's hash. */
-const secretSysctl = /^net\.\S*(?:stable_secret|fastopen_key|rss_key) .*\n/gm;
+const secretSysctl = /^.*(?:stable_secret|fastopen_key|rss_key).*\n/gm;
 
 /** Where keys and certificates are, and any that somebody pasted. */
 function withoutSecrets(text: string): string {
