@@ -11,9 +11,9 @@ t.teardown(() => rmSync(directory, { recursive: true, force: true }));
 t.test('an archive of texts, without secrets', async (t) => {
   const config = join(directory, 'config.yaml');
   const secrets = [
-    'telemetry: { url: https://10.9.0.4/x, ca: /secret/ca.pem, clientKey: /secret/key.pem }',
-    '  pin: "sha256/secret="',
-    '-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----',
+    'telemetry: { url: https://10.9.0.4/x, ca: /hush/ca.pem, clientKey: /hush/key.pem }',
+    '  pin: "sha256/hush="',
+    '-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----',
     'default: redirect',
   ];
   writeFileSync(config, secrets.join('\n'));
@@ -33,5 +33,5 @@ t.test('an archive of texts, without secrets', async (t) => {
     text('config.yaml'),
     /url: https:\/\/10\.9\.0\.4\/x, ca: \(left out\)[\s\S]*default: red/,
   );
-  for (const file of files) t.notMatch(text(file), /secret/, file);
+  for (const file of files) t.notMatch(text(file), /hush|fastopen_key/, file);
 });
