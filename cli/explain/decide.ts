@@ -7,6 +7,7 @@ import {
   builtInRule,
   classify,
   firewallsOf,
+  groupRule,
   type Policy,
   verdictOf,
 } from '../../engine/classifier/lookup.ts';
@@ -111,7 +112,7 @@ export class Decider {
       firewall: redirected ? this.firewall(rule, connection) : '',
       innerMtu: redirected ? this.innerMtu(agentMtu) : '',
       laterPackets: this.laterPackets(rule, verdict, connection),
-      misses: rule === builtInRule ? [] : this.misses(rule, connection),
+      misses: rule < noRule ? [] : this.misses(rule, connection),
     };
   }
 
@@ -120,7 +121,7 @@ export class Decider {
   }
 
   private verdictBy(rule: number): Explanation['verdict'] {
-    if (rule === builtInRule) return 'pass';
+    if (rule < noRule) return 'pass';
     if (rule === noRule) return this.config.default;
     return words[this.config.rules[rule]!.verdict] ?? 'pass';
   }
@@ -128,6 +129,12 @@ export class Decider {
   private decidedBy(rule: number, connection: Connection): DecidedBy {
     if (rule === noRule) {
       return { kind: 'default', name: 'default', line: this.source.placeOf(['default']).line };
+    }
+    if (rule === groupRule) {
+      const { line } = this.source.placeOf(['workload', 'group', 'members']);
+      const { intraGroup } = this.config.workload.group;
+      const name = `between members of the group, the ${intraGroup}'s agent redirects`;
+      return { kind: 'built-in', name, line };
     }
     if (rule !== builtInRule) {
       const { name, line } = this.config.rules[rule]!;
@@ -158,7 +165,7 @@ export class Decider {
     verdict: Explanation['verdict'],
     key: 'onTelemetryLoss' | 'onFirewallDown',
   ): string {
-    if (rule === builtInRule) return '';
+    if (rule < noRule) return '';
     const own = rule === noRule ? 'inherit' : this.config.rules[rule]!.onFailure;
     const loss = own === 'inherit' ? this.config.policy[key] : own;
     if (verdict === 'drop' || loss === verdict) return '';
