@@ -157,7 +157,12 @@ export type Config = {
    * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
    */
   readonly rules: readonly Rule[];
-  readonly limits: { readonly flows: number; readonly workers: number };
+  readonly limits: {
+    readonly flows: number;
+    readonly workers: number;
+    /** Look for the next packet for a moment before sleeping, where one is expected. */
+    readonly busyPoll: boolean;
+  };
   readonly control: { readonly socket: string };
   /** Where Prometheus may ask; undefined: nowhere. */
   readonly metrics: { readonly address: string; readonly port: number } | undefined;
@@ -166,6 +171,8 @@ export type Config = {
     readonly format: 'auto' | 'pretty' | 'json';
     /** File that beginnings and ends of flows are appended to; empty: none. */
     readonly flows: string;
+    /** Which flows: all, or those that a rule with `log: true` decided. */
+    readonly which: 'all' | 'rules';
   };
 };
 
@@ -227,9 +234,9 @@ export const defaults = {
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
-  limits: { flows: 1_048_576, workers: 1 },
+  limits: { flows: 1_048_576, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto', flows: '' },
+  log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */

@@ -302,6 +302,7 @@ export const sections = {
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+    busyPoll: yesOrNo.default(defaults.limits.busyPoll),
   }),
   control: block({
     socket: text(
@@ -314,6 +315,7 @@ export const sections = {
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
     flows: path.default(defaults.log.flows),
+    which: choice('all', 'rules').default(defaults.log.which),
   }),
 } as const;
 
