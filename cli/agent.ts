@@ -2,7 +2,7 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule } from '../engine/classifier/lookup.ts';
+import { builtInRule, groupRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
@@ -331,6 +331,7 @@ export class Agent {
 
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
+    if (rule === groupRule) return 'group';
     if (rule === noRule) return 'default';
     return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }

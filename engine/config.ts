@@ -23,6 +23,12 @@ export type WorkloadConfig = {
   /** Empty: the interface of the default route. */
   readonly interfaces: readonly string[];
   readonly management: readonly ManagementException[];
+  readonly group: {
+    /** Networks of hosts that have an agent each; empty: none. */
+    readonly members: readonly Prefix[];
+    /** Whose agent redirects what goes on between two of them. */
+    readonly intraGroup: 'source' | 'destination' | 'both';
+  };
   readonly ipv6: 'pass' | 'drop';
 };
 
@@ -175,6 +181,8 @@ export type Settings = Omit<Config, 'rules'>;
 
 export const defaults = {
   workload: {
+    /** Who is spoken to: the host whose services are protected. */
+    intraGroup: 'destination',
     /** The reference's behaviour: IPv6 is not inspected. Said aloud at start when it matters. */
     ipv6: 'pass',
   },
@@ -243,6 +251,8 @@ export const limits = {
   probeIntervalMs: { min: 100, max: 60_000 },
   probeFailures: { min: 1, max: 10 },
   holdDownMs: { min: 0, max: 3_600_000 },
+  /** Each is compared with the first packet of a flow, twice. */
+  members: { min: 0, max: 256 },
   /** Each is compared with every packet of a new flow. */
   management: { min: 0, max: 256 },
   /** 24 bit on the wire; 0 is what gateway appliances use. */

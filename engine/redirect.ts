@@ -14,6 +14,7 @@ import {
   ipv4ChecksumOk,
   ipv4Id,
   ipv4Protocol,
+  ipv4TimeToLive,
   ipv4TotalLength,
   Protocol,
 } from '../parsers/ipv4.ts';
@@ -35,6 +36,7 @@ import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
+import { Loops } from './loops.ts';
 import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { noFirewall } from './peers.ts';
@@ -45,6 +47,7 @@ export class Redirect {
   private readonly encapsulator: Encapsulator;
   private readonly packet: Packet = createPacket();
   private readonly pieces = createPieces();
+  private readonly loops = new Loops();
   /** Tagged with the queue that they came by. */
   private readonly held: HeldFragments;
 
@@ -219,7 +222,7 @@ export class Redirect {
     const { generation } = policy;
     const logged = isLogged(policy, rule);
     flows.describe(flow, rule, generation, onFailureOf(policy, rule), set, holder, logged);
-    if (rule !== builtInRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
+    if (rule >= noRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
     return flow;
   }
 
@@ -263,6 +266,7 @@ export class Redirect {
     }
     if (flows.verdict[flow] === Verdict.Redirect) {
       if (path.gate === GateView.Closed) return this.pass(device, path.passedReason);
+      if (this.isCopy(flow)) return this.end(Reason.PacketLooped);
       const firewall = firewallFor(path, flow, flags);
       if (firewall >= 0) {
         return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
@@ -278,6 +282,8 @@ export class Redirect {
         return this.pass(device, Reason.PassedEstablished);
       case Verdict.PassBuiltIn:
         return this.pass(device, Reason.PassedBuiltIn);
+      case Verdict.PassGroup:
+        return this.pass(device, Reason.PassedGroup);
       case Verdict.PassRollout:
         return this.pass(device, Reason.PassedByRollout);
       case Verdict.Observe:
@@ -287,6 +293,15 @@ export class Redirect {
       case Verdict.Undecided:
         return this.end(Reason.DroppedByRule);
     }
+  }
+
+  private isCopy(flow: number): boolean {
+    const { arena, nowTick } = this.path;
+    // Fragments share their identification.
+    if (this.packet.key.kind !== KeyKind.Plain) return false;
+    const { at, length } = this.packet;
+    const id = ipv4Id(arena.view, at);
+    return this.loops.isCopy(flow, id, length, ipv4TimeToLive(arena.view, at), nowTick);
   }
 
   /** A redirected flow that no firewall takes while the gate is open. */

@@ -24,6 +24,10 @@ const descriptions: Readonly<Record<string, string>> = {
   'workload.interfaces': 'Ethernet interfaces. Default: that of the default route.',
   'workload.management':
     'Never redirected, never dropped: CIDR, or PROTOCOL:CIDR:PORT (port at either end).',
+  'workload.group': 'Hosts that have an agent each: what goes between two is inspected once.',
+  'workload.group.members': 'Their networks. Default: none.',
+  'workload.group.intraGroup':
+    'Whose agent redirects: of who opens a connection, the other, or both. Default: destination.',
   'workload.ipv6':
     'IPv6 is not redirected: pass, or drop all but neighbour discovery. Default: pass.',
   firewalls: 'Where traffic is sent: up to 16 firewalls, in order of preference.',

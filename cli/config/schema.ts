@@ -59,7 +59,10 @@ const interfaceName = text(
 const workload = block({
   interfaces: list(interfaceName, limits.interfaces, 'network interfaces').default([]),
   addresses: notYet('the addresses are those that the interfaces have', 'auto'),
-  group: notYet('traffic between members of a group is inspected by both sides'),
+  group: block({
+    members: list(prefix, limits.members, 'networks').default([]),
+    intraGroup: choice('source', 'destination', 'both').default(defaults.workload.intraGroup),
+  }),
   management: list(exception, limits.management, 'addresses').default([]),
   ipv6: choice('pass', 'drop').default(defaults.workload.ipv6),
 });

@@ -6,7 +6,8 @@ import { file, pin, problemsOf } from './config-file.ts';
 
 t.test('the smallest file has every default', async (t) => {
   const config = parseConfig(file(), 'f');
-  t.same(config.workload, { interfaces: [], management: [], ipv6: 'pass' });
+  const group = { members: [], intraGroup: 'destination' };
+  t.same(config.workload, { interfaces: [], management: [], group, ipv6: 'pass' });
   t.match(config.firewalls, [
     {
       name: 'fw-a',
@@ -41,6 +42,7 @@ t.test('every key that is honoured', async (t) => {
   const config = parseConfig(
     `version: 1
 workload:
+  group: { members: [10.1.0.0/24], intraGroup: both }
   interfaces: [eth0, ens5.100]
   addresses: auto
   management: [192.0.2.10, "tcp:198.51.100.0/24:22"]
@@ -95,6 +97,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
         { prefix: { address: 0xc000020a | 0, length: 32 }, protocol: 0, port: 0 },
         { prefix: { address: 0xc6336400 | 0, length: 24 }, protocol: 6, port: 22 },
       ],
+      group: { members: [{ address: 0x0a010000, length: 24 }], intraGroup: 'both' },
       ipv6: 'drop',
     },
     firewalls: [
@@ -215,8 +218,11 @@ t.test('several firewalls differ by name and address, and rules name them', asyn
   t.match(problemsOf(file(firewalls(...many))), [/firewalls: must have at most 16 entries/]);
 });
 
-t.test('the contract: what this version refuses of it, each by its name', async (t) => {
+t.test('the contract is honoured whole', async (t) => {
   const text = readFileSync('test/golden/config.example.yaml', 'utf8');
-  t.match(problemsOf(text), [/^f:\d+:3: workload.group: not supported yet: /]);
-  t.equal(problemsOf(text).length, 1);
+  t.same(problemsOf(text), []);
+  t.match(parseConfig(text, 'f').workload.group, {
+    members: [{ length: 24 }],
+    intraGroup: 'destination',
+  });
 });
