@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Config } from '../engine/config.ts';
+import { type Config, tunnelPortsOf } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
@@ -19,7 +19,7 @@ import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
-import { createTunnelSockets } from '../linux/udp.ts';
+import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
@@ -64,6 +64,19 @@ function telemetryDataOf(
   };
 }
 
+function socketOptionsOf(config: Config): TunnelSocketOptions {
+  const [port, ingressPort] = tunnelPortsOf(config.tunnel);
+  if (ingressPort === undefined) {
+    const firewalls = config.firewalls.map(({ address }) => ({ address, port }));
+    return { port, firewalls, senders };
+  }
+  const firewalls = config.firewalls.flatMap(({ address }) => [
+    { address, port, direction: Direction.Egress },
+    { address, port: ingressPort, direction: Direction.Ingress },
+  ]);
+  return { port, ingressPort, firewalls, senders };
+}
+
 /**
  * Start the agent. Everything passes until the firewall has taken the first telemetry.
  *
@@ -80,11 +93,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
-    const sockets = createTunnelSockets({
-      port: config.tunnel.port,
-      firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-      senders,
-    });
+    const sockets = createTunnelSockets(socketOptionsOf(config));
     closers.add(() => sockets.close());
     const waker = createWaker();
     closers.add(() => waker.close());
@@ -100,7 +109,11 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
         direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
         interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
       })),
-      sockets: { receive: sockets.receive, peers: sockets.peers },
+      sockets: {
+        receive: sockets.receive,
+        receiveIngress: sockets.receiveIngress,
+        peers: sockets.peers,
+      },
       wakeFd: waker.fd,
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,

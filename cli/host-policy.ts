@@ -3,7 +3,7 @@
  * and what the kernel programs are made from.
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
-import type { Config } from '../engine/config.ts';
+import { type Config, tunnelPortsOf } from '../engine/config.ts';
 import type { SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
@@ -25,7 +25,7 @@ export type Links = {
 /** Never redirected, whatever the rules say. */
 export function builtInsOf(config: Config, links: Links): BuiltIns {
   return {
-    tunnelPort: config.tunnel.port,
+    tunnelPorts: tunnelPortsOf(config.tunnel),
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
       { address, length: 32 },
       returnFrom,
@@ -50,8 +50,10 @@ export function steeringPolicyOf(config: Config, links: Links, tun: Tun): Steeri
       mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
     })),
     tun: { fd: tun.fds[0], index: tun.index },
-    firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-    tunnelPort: config.tunnel.port,
+    firewalls: config.firewalls.flatMap(({ address }) =>
+      tunnelPortsOf(config.tunnel).map((port) => ({ address, port })),
+    ),
+    tunnelPorts: tunnelPortsOf(config.tunnel),
     returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
     telemetry: builtIns.telemetry,
     management: builtIns.management,

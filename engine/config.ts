@@ -71,6 +71,8 @@ export type TunnelConfig = {
   readonly vxlan: {
     readonly egressVni: number;
     readonly ingressVni: number;
+    /** UDP port of what comes to the host; `port`, which is that of egress, unless it has its own. */
+    readonly ingressPort: number;
     /** Six bytes: the workload end of the inner Ethernet header. */
     readonly innerSource: readonly number[];
     /** Six bytes: the firewall end. */
@@ -212,6 +214,13 @@ export const limits = {
   /** The rules' limit at 300 bytes each; a bound on what the parser is given. */
   fileBytes: { min: 0, max: 33_554_432 },
 } as const satisfies Record<string, Range>;
+
+/** UDP ports of the tunnel, at both ends: one, or egress's and ingress's. */
+export function tunnelPortsOf({ encapsulation, port, vxlan }: TunnelConfig): readonly number[] {
+  return encapsulation === 'vxlan' && vxlan.ingressPort !== port
+    ? [port, vxlan.ingressPort]
+    : [port];
+}
 
 /** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */
 export function leaseMs(telemetry: TelemetryConfig): number {

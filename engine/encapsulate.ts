@@ -193,16 +193,16 @@ export class Encapsulator {
 
   private queue(packet: Packet, flow: number, packets: number, bytes: number): void {
     const { path, pieces } = this;
-    const { datagramSize } = this.cursor;
+    const { datagramSize, direction } = this.cursor;
     const entropy = path.flows.entropy(flow);
     const tos = ipv4Tos(path.arena.view, packet.at) & dscpMask;
     const { socket } = path.io;
     if (
       this.queued === maximumQueued ||
-      !socket.queue(pieces, datagramSize, path.peer, entropy, tos)
+      !socket.queue(pieces, datagramSize, path.peer, entropy, tos, direction)
     ) {
       this.sendQueued();
-      socket.queue(pieces, datagramSize, path.peer, entropy, tos);
+      socket.queue(pieces, datagramSize, path.peer, entropy, tos, direction);
     }
     this.queuedPackets[this.queued] = packets;
     this.queuedBytes[this.queued] = bytes;

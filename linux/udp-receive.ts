@@ -21,18 +21,20 @@ import {
 const receiveControlLength = abi.cmsghdr.size + 8;
 
 export class DatagramReceiver {
-  private readonly fd: Fd;
+  private readonly fds: readonly Fd[];
   private readonly base: Address;
   private readonly capacity: number;
   private readonly messages: Region;
   private readonly vectors: Region;
   private readonly names: Region;
   private readonly controls: Region;
+  /** Whose turn it is to be asked first: a busy port must not starve the other. */
+  private turn = 0;
   /** The batch whose slots the vectors point to. */
   private prepared: DatagramBatch | null = null;
 
-  constructor(fd: Fd, arena: Arena, capacity: number) {
-    this.fd = fd;
+  constructor(fds: readonly Fd[], arena: Arena, capacity: number) {
+    this.fds = fds;
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.messages = allocate(capacity * abi.mmsghdr.size);
@@ -45,9 +47,14 @@ export class DatagramReceiver {
   receive(batch: DatagramBatch): number {
     if (batch !== this.prepared) this.prepare(batch);
     const wanted = Math.min(batch.capacity, this.capacity);
-    const received = recvmmsg(this.fd, this.messages.address, wanted, abi.MSG_DONTWAIT, 0);
-    // Nothing there, or the error of an earlier datagram, which this call has cleared.
-    const count = Math.max(received, 0);
+    let count = 0;
+    this.turn++;
+    for (let index = 0; index < this.fds.length && count < wanted; index++) {
+      const fd = this.fds[(this.turn + index) % this.fds.length];
+      const at = this.messages.address + count * abi.mmsghdr.size;
+      // Negative: nothing there, or the error of an earlier datagram, which this call has cleared.
+      count += Math.max(recvmmsg(fd, at, wanted - count, abi.MSG_DONTWAIT, 0), 0);
+    }
     for (let index = 0; index < count; index++) this.take(batch, index);
     batch.count = count;
     return count;

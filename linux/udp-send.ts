@@ -11,7 +11,7 @@
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
 import { Reason } from '../parsers/reason.ts';
-import { maximumPieces, type Pieces } from '../tunnel/pieces.ts';
+import { Direction, maximumPieces, type Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import {
   type Address,
@@ -28,11 +28,13 @@ import {
   setPointer,
 } from './syscall.ts';
 
-/** A firewall and the connected sockets that lead to it. */
+/** A firewall, or its port of one direction, and the connected sockets that lead to it. */
 export type Peer = {
   /** IPv4 address as int32 of its wire bytes. */
   readonly address: number;
   readonly port: number;
+  /** What is sent there; absent: both directions. */
+  readonly direction?: Direction | undefined;
   readonly senders: readonly Fd[];
 };
 
@@ -93,10 +95,17 @@ export class DatagramSender {
     }
   }
 
-  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
+  queue(
+    pieces: Pieces,
+    segmentSize: number,
+    peer: number,
+    entropy: number,
+    tos: number,
+    direction: Direction = Direction.Egress,
+  ): boolean {
     if (this.queued === this.capacity) return false;
     const slot = this.queued++;
-    const rowIndex = this.chooseRow(peer, entropy);
+    const rowIndex = this.chooseRow(peer, entropy, direction);
     if (rowIndex < 0) {
       this.results[slot] = Reason.SocketUnreachable;
       return true;
@@ -149,10 +158,10 @@ export class DatagramSender {
     return result < 0 ? 0 : view.getInt32(valueAt, LITTLE_ENDIAN);
   }
 
-  private chooseRow(address: number, entropy: number): number {
+  private chooseRow(address: number, entropy: number, direction: Direction): number {
     for (let index = 0; index < this.peers.length; index++) {
       const peer = this.peers[index];
-      if (peer.address === address) {
+      if (peer.address === address && (peer.direction ?? direction) === direction) {
         return this.firstRows[index] + ((entropy >>> 0) % peer.senders.length);
       }
     }

@@ -4,7 +4,7 @@
  */
 import { compile } from '../../engine/classifier/compile.ts';
 import { type Finding, lint } from '../../engine/classifier/lint.ts';
-import type { Config } from '../../engine/config.ts';
+import { type Config, tunnelPortsOf } from '../../engine/config.ts';
 import { formatAddress } from '../../parsers/text.ts';
 import { readConfigFile } from '../config/file.ts';
 import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
@@ -113,7 +113,7 @@ function describe({ firewalls, tunnel, workload }: Config): string {
   const { interfaces } = workload;
   const what = interfaces.length === 0 ? "the default route's interface" : interfaces.join(', ');
   const where = `${firewall.name} (${formatAddress(firewall.address)})`;
-  return `${what} through ${where} by ${tunnel.encapsulation} on port ${tunnel.port}`;
+  return `${what} through ${where} by ${tunnel.encapsulation} on port ${tunnelPortsOf(tunnel).join(' and ')}`;
 }
 
 function describeRules({ default: action, policy, rules }: Config): string {

@@ -56,6 +56,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'tunnel.vxlan': 'What vxlan carries.',
   'tunnel.vxlan.egressVni': 'VNI of what leaves the host. Default: tunnel.vni.',
   'tunnel.vxlan.ingressVni': 'VNI of what comes to the host. Default: tunnel.vni.',
+  'tunnel.vxlan.egressPort': 'UDP port of what leaves the host. Default: tunnel.port.',
+  'tunnel.vxlan.ingressPort': 'UDP port of what comes to the host. Default: egressPort.',
   'tunnel.vxlan.innerSource': 'MAC address of the workload end. Default: 02:00:00:00:00:01.',
   'tunnel.vxlan.innerDestination': 'MAC address of the firewall end. Default: 02:00:00:00:00:02.',
   telemetry: 'When telemetry is sent, and when it counts as lost.',

@@ -198,6 +198,8 @@ const tunnel = block({
   vxlan: block({
     egressVni: integer(limits.vni).optional(),
     ingressVni: integer(limits.vni).optional(),
+    egressPort: integer(limits.port).optional(),
+    ingressPort: integer(limits.port).optional(),
     innerSource: mac.default([...standard.vxlan.innerSource]),
     innerDestination: mac.default([...standard.vxlan.innerDestination]),
   }),
@@ -208,17 +210,18 @@ const tunnel = block({
     const message = `must be 0 or left out: ${encapsulation} has no other`;
     context.addIssue({ code: 'custom', message, path: ['vni'] });
   })
-  .transform(({ encapsulation, vni = standard.vni, ...rest }): Config['tunnel'] => ({
-    encapsulation,
-    vni,
-    ...rest,
-    port: rest.port ?? standard.port[encapsulation],
-    vxlan: {
-      ...rest.vxlan,
-      egressVni: rest.vxlan.egressVni ?? vni,
-      ingressVni: rest.vxlan.ingressVni ?? vni,
-    },
-  }));
+  .transform(({ encapsulation, vni = standard.vni, vxlan, ...rest }): Config['tunnel'] => {
+    const { egressPort, egressVni = vni, ingressPort, ingressVni = vni, ...macs } = vxlan;
+    const own = encapsulation === 'vxlan' ? egressPort : undefined;
+    const port = own ?? rest.port ?? standard.port[encapsulation];
+    return {
+      ...rest,
+      encapsulation,
+      vni,
+      port,
+      vxlan: { ...macs, egressVni, ingressVni, ingressPort: ingressPort ?? port },
+    };
+  });
 
 const telemetry = block({
   interval: duration(limits.intervalMs).default(defaults.telemetry.intervalMs),

@@ -36,8 +36,8 @@ export type SteeringPolicy = {
   };
   /** Where tunnel packets go to. */
   readonly firewalls: readonly Endpoint4[];
-  /** Local UDP port that tunnel packets come to. */
-  readonly tunnelPort: number;
+  /** Local UDP ports that tunnel packets come to. */
+  readonly tunnelPorts: readonly number[];
   /** Senders of tunnel packets other than the firewalls. */
   readonly returnFrom: readonly Prefix4[];
   /** TCP endpoints that telemetry is sent to. */
