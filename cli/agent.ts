@@ -2,25 +2,31 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
-import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-import { type Gate, GateCause } from '../engine/gate.ts';
+import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
+import { releaseLeftovers } from '../linux/bpf/methods.ts';
 import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
+import { NetlinkWatch } from '../linux/netlink-watch.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
+import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
-import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
+import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-policy.ts';
+import { type Host, HostWatch } from './host-watch.ts';
+import { linksNow, sourceTo } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { type InForce, PolicyInForce, type PolicyPlaces } from './policy-in-force.ts';
 import { Pulse } from './pulse.ts';
 import type { Health } from './service.ts';
 import { describeStatus, leaksIpv6, rulesOf, stateOf, tunDroppedOf } from './status.ts';
@@ -28,10 +34,10 @@ import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
-  readonly config: Config;
+  readonly inForce: InForce;
   readonly logger: Logger;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
   readonly tun: Tun;
   readonly dataPath: DataPathStart;
@@ -40,33 +46,41 @@ export type AgentParts = {
   readonly closers: Closers;
 };
 
-/** The data path looks for a policy every 100 ms; longer, and it hangs. */
-const adoptLimitMs = 2_000;
-const rememberedPolicies = 8;
+/** What is redirected by then, the guard still drops on its way back. */
+const guardPollMs = 20;
 
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
-  private config: Config;
-  private policy: Policy;
-  private generation = firstGeneration;
-  private readonly ruleNames = new Map<number, readonly string[]>();
+  private readonly inForce: PolicyInForce;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+  private readonly hostWatch: HostWatch;
+  /** As the host is now. */
+  private links: Links;
+  private turn: Promise<void> = Promise.resolve();
+  private guardGone = false;
   private readonly pulse: Pulse;
+  private readonly firewalls: FirewallWatch;
   private readonly startedMs = Date.now();
+  private readonly startedAt = performance.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
-    this.config = parts.config;
-    this.policy = parts.dataPath.engine.policy;
-    this.rememberRules();
-    const { flows } = parts.config.limits;
+    this.links = parts.links;
+    this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
+    const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
-    const { gate, logger } = parts;
+    const { gates, logger } = parts;
+    this.firewalls = new FirewallWatch(
+      parts.inForce.settings,
+      gates,
+      parts.dataPath.firewalls,
+      logger,
+    );
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -82,14 +96,20 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.hostWatch = this.watchHost();
+    this.hostWatch.start();
     this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
-    this.telemetry = new TelemetryThread(parts.telemetry, gate, {
-      change: ({ level, message, sentence, state }) => {
+    this.disarmGuardInTime();
+    const isAlone = gates.length === 1;
+    this.telemetry = new TelemetryThread(parts.telemetry, gates, {
+      change: (index, { level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
+        const firewall = this.firewalls.nameOf(index);
+        const what = isAlone ? 'the gate' : `the gate of ${firewall}`;
         // The data path may be asleep; it need not find out by itself.
         parts.wake();
-        logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
+        logger[level]({ gate: state, firewall }, `${what} is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
@@ -97,13 +117,14 @@ export class Agent {
   }
 
   private openFlowLog(): FlowLog | undefined {
-    const { config, dataPath, logger } = this.parts;
+    const { dataPath, inForce, logger } = this.parts;
+    const config = inForce.settings;
     const file = config.log.flows;
     if (file === '') return undefined;
     return new FlowLog({
       file,
       ring: dataPath.flowLog,
-      names: { ...this.flowNames(), firewall: config.firewalls[0].name },
+      names: this.flowNames(),
       failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
     });
   }
@@ -112,15 +133,18 @@ export class Agent {
     return {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
       rule: (rule, generation) => this.ruleName(rule, generation),
+      firewall: (firewall) => this.firewalls.nameOf(firewall),
     };
   }
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
-    const { flows } = this.config.limits;
+    const { limits, policy } = this.inForce.now.settings;
+    if (policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
+    else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
-    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    if (leaksIpv6(this.config, this.parts.links)) {
+    logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -137,58 +161,113 @@ export class Agent {
    * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
    * by it. The caller has made sure that nothing else differs.
    *
-   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   * @throws as PolicyInForce.change
    */
-  async reload(next: Config): Promise<void> {
-    const { links, steering, tun } = this.parts;
-    const generation = this.generation + 1;
-    const policy = buildPolicy(next, builtInsOf(next, links), generation);
-    steering.setNetworks(networksOf(next), generation);
-    steering.replace(steeringPolicyOf(next, links, tun));
-    this.generation = generation;
-    this.config = next;
-    this.policy = policy;
-    this.rememberRules();
-    this.dataPath.replacePolicy(policy);
-    await this.adopted(generation);
-    steering.forgetNetworks(generation);
+  reload(next: Compiled): Promise<void> {
+    return this.inTurn(() => this.inForce.change(next));
   }
 
-  /** Until the data path has published that it decides by this generation. */
-  private async adopted(generation: number): Promise<void> {
-    const published = openPublishedCounters(this.parts.dataPath.counters);
-    const deadline = performance.now() + adoptLimitMs;
-    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
-      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+  /** One change at a time: the data path is waited for. */
+  private inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.turn.then(change);
+    this.turn = done.catch(() => {});
+    return done;
+  }
+
+  private policyPlaces(): PolicyPlaces {
+    const { dataPath, steering, tun } = this.parts;
+    const published = openPublishedCounters(dataPath.counters);
+    return {
+      steering,
+      replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
+      adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
+      policyOf: ({ policy, settings }, generation) => ({
+        ...policy,
+        builtIns: builtInsOf(settings, this.links),
+        generation,
+      }),
+      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun),
+    };
+  }
+
+  /** The host is not as it was: programs go where they belong now. */
+  private async applyLinks(next: Links): Promise<void> {
+    const { steering, tun } = this.parts;
+    const { now } = this.inForce;
+    const known = this.links.broadcasts.join() === next.broadcasts.join();
+    this.links = next;
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun));
+    else await this.inForce.change(now);
+  }
+
+  private watchHost(): HostWatch {
+    const { closers, dataPath, logger, steering } = this.parts;
+    const news = new NetlinkWatch();
+    closers.add(() => news.close());
+    const host: Host = {
+      hasChanged: () => news.hasChanged(),
+      links: linksNow,
+      sourceTo: (firewall) => sourceTo(firewall),
+      missing: () => steering.missing(),
+      others: () => steering.others(),
+      segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
+      apply: (links) => this.inTurn(() => this.applyLinks(links)),
+      reconnect: () => reconnectSenders(dataPath.sockets.peers),
+    };
+    const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
+    return new HostWatch(host, this.links, firewalls, logger);
+  }
+
+  /** Until a firewall is usable; then what is behind the guard is redirected. */
+  private disarmGuardInTime(): void {
+    const timer = setInterval(() => {
+      if (!this.firewalls.everUsable) return;
+      clearInterval(timer);
+      this.disarmGuard('a firewall is usable');
+    }, guardPollMs);
+    timer.unref();
+    this.parts.closers.add(() => clearInterval(timer));
+  }
+
+  /**
+   * The boot guard has held until now. Once: from then on the agent's own programs follow
+   * `onAgentFailure` whatever becomes of it.
+   */
+  disarmGuard(reason: string): void {
+    if (this.guardGone) return;
+    this.guardGone = true;
+    const count = releaseLeftovers(pinDirectory, 'guard');
+    if (count > 0) this.parts.logger.info(`the boot guard is disarmed: ${reason}`);
   }
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { gate, links, steering, tun } = this.parts;
-    const { config, policy, pulse, startedMs } = this;
+    const { steering, tun } = this.parts;
+    const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
-        config,
-        policy,
+        inForce: this.inForce.now,
         links,
-        gate,
+        firewalls,
         steering,
         tunIndex: tun.index,
         counters: this.counters(),
         pulse,
+        startedAt,
         startedMs,
       }),
+      drift: hostWatch.drift,
+      repairs: { count: hostWatch.repairCount, latest: hostWatch.repairs },
       ...(this.flowLog === undefined ? {} : { flowLog: this.flowLog.status() }),
     };
   }
 
   /** What the metrics page tells. */
   measurements(): Measurements {
-    const { gate, steering, tun } = this.parts;
+    const { steering, tun } = this.parts;
     const counters = this.counters();
-    const { leaseMs, open } = gate.status(monotonicMs());
+    const { settings } = this.inForce.now;
+    const { leaseMs, open } = this.gate(counters);
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -202,12 +281,12 @@ export class Agent {
             },
       ),
       kernel: steering.readCounters(),
-      rules: rulesOf(this.config, this.policy),
+      rules: rulesOf(this.inForce.now),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
-      firewall: this.config.firewalls[0].name,
+      firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
-      flowCapacity: this.config.limits.flows,
+      flowCapacity: settings.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };
@@ -215,19 +294,27 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
-    const { breaths, state } = this.feel();
-    const { open, sentence } = this.parts.gate.status(monotonicMs());
-    return { breaths, words: open ? state : `${state}: ${sentence}` };
+    const counters = this.counters();
+    const { open, sentence } = this.gate(counters);
+    const state = stateOf(this.gate(counters), counters);
+    return {
+      breaths: counters.gauges[Gauge.Breaths],
+      words: open ? state : `${state}: ${sentence}`,
+    };
   }
 
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
-    const state = stateOf(this.parts.gate.status(monotonicMs()), counters);
+    const state = stateOf(this.gate(counters), counters);
     return { state, breaths: counters.gauges[Gauge.Breaths] };
   }
 
   private counters(): Counters {
     return snapshot(openPublishedCounters(this.parts.dataPath.counters));
+  }
+
+  private gate({ gauges }: Counters): GateStatus {
+    return this.firewalls.gate(gauges[Gauge.Availability]);
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -240,20 +327,13 @@ export class Agent {
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
     if (rule === noRule) return 'default';
-    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
-  }
-
-  /** Flows outlive the policy that decided them; the names of a few are kept. */
-  private rememberRules(): void {
-    this.ruleNames.set(
-      this.generation,
-      this.config.rules.map(({ name }) => name),
-    );
-    this.ruleNames.delete(this.generation - rememberedPolicies);
+    return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }
 
   private async close(): Promise<void> {
-    this.parts.gate.close(GateCause.Stopping);
+    for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
+    await this.hostWatch.stop();
+    this.firewalls.close();
     await this.dataPath.stop();
     this.pulse.close();
     this.flowLog?.close();

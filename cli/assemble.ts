@@ -6,12 +6,13 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import { type Config, tunnelPortsOf } from '../engine/config.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
+import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
-import { createGate, type Gate } from '../engine/gate.ts';
+import { createGates } from '../engine/gate.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
@@ -21,50 +22,19 @@ import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
+import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { firstGeneration, peerOptionsOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
 
-function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
-  return {
-    flows: config.limits.flows,
-    mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
-    peer: config.firewalls[0].address,
-    policy,
-    joinUdp,
-  };
-}
-
-function telemetryDataOf(
-  config: Config,
-  gate: Gate,
-  counters: SharedArrayBuffer,
-): TelemetryWorkerData {
-  const [firewall] = config.firewalls;
-  return {
-    url: firewall.telemetry.url,
-    credentials: loadCredentials(firewall.telemetry),
-    schedule: config.telemetry,
-    identity: {
-      version,
-      host: hostname(),
-      instance: randomUUID(),
-      firewall: firewall.name,
-      startedMs: Date.now(),
-    },
-    gate: gate.shared,
-    counters,
-  };
-}
-
-function socketOptionsOf(config: Config): TunnelSocketOptions {
+function socketOptionsOf(config: Settings): TunnelSocketOptions {
   const [port, ingressPort] = tunnelPortsOf(config.tunnel);
   if (ingressPort === undefined) {
     const firewalls = config.firewalls.map(({ address }) => ({ address, port }));
@@ -77,19 +47,49 @@ function socketOptionsOf(config: Config): TunnelSocketOptions {
   return { port, ingressPort, firewalls, senders };
 }
 
+function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): EngineOptions {
+  return {
+    flows: config.limits.flows,
+    mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
+    peers: peerOptionsOf(config),
+    policy,
+    joinUdp,
+  };
+}
+
+function telemetryDataOf(
+  config: Settings,
+  gates: SharedArrayBuffer,
+  counters: SharedArrayBuffer,
+): TelemetryWorkerData {
+  const agent = { version, host: hostname(), instance: randomUUID(), startedMs: Date.now() };
+  return {
+    targets: config.firewalls.map(({ name, telemetry }) => ({
+      url: telemetry.url,
+      credentials: loadCredentials(telemetry),
+      identity: { ...agent, firewall: name },
+    })),
+    schedule: config.telemetry,
+    gates,
+    counters,
+  };
+}
+
 /**
- * Start the agent. Everything passes until the firewall has taken the first telemetry.
+ * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
  * @throws SystemError when the host lacks something; nothing is left behind then
  */
-export async function assemble(config: Config, logger: Logger): Promise<Agent> {
+export async function assemble(compiled: Compiled, logger: Logger): Promise<Agent> {
+  const { networks, rules, settings: config } = compiled;
   const closers = new Closers();
   try {
     const links = findLinks(config);
     for (const firewall of config.firewalls) routeTo(firewall.address);
-    const gate = createGate();
+    const gates = createGates(config.firewalls.length);
+    const gateMemory = gates[0]!.shared;
     const counters = new SharedArrayBuffer(countersByteLength);
-    const telemetry = telemetryDataOf(config, gate, counters);
+    const telemetry = telemetryDataOf(config, gateMemory, counters);
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
@@ -101,8 +101,8 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const steering = attachSteering(steeringPolicyOf(config, links, tun));
     closers.add(() => steering.detach());
 
-    const policy = buildPolicy(config, builtIns, firstGeneration);
-    steering.setNetworks(networksOf(config), firstGeneration);
+    const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
+    steering.setNetworks(networks, firstGeneration);
     const dataPath: DataPathStart = {
       queues: tun.fds.map((fd, queue) => ({
         fd,
@@ -119,8 +119,9 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       verdictFd: steering.verdictFd,
       tunnel: config.tunnel,
       engine: engineOptionsOf(config, policy, tun.udpSegmentation),
-      gate: gate.shared,
+      gates: gateMemory,
       counters,
+      firewalls: new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length)),
       flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
       flowLog: new SharedArrayBuffer(
         flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
@@ -128,10 +129,10 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({
-      config,
+      inForce: { settings: config, rules, networks, policy },
       logger,
       links,
-      gate,
+      gates,
       steering,
       tun,
       dataPath,

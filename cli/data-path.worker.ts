@@ -5,8 +5,9 @@
  */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
+import type { Policy } from '../engine/classifier/lookup.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
-import { openGate } from '../engine/gate.ts';
+import { openGates } from '../engine/gate.ts';
 import { openClock } from '../linux/clock.ts';
 import { openReadiness } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
@@ -37,10 +38,18 @@ const loop = createEngine(
   arena,
   createEncapsulation(data.tunnel),
   data.engine,
-  openGate(data.gate),
+  openGates(data.gates),
   data.counters,
+  data.firewalls,
   data.flows,
   data.flowLog,
 );
-// The loop never returns to the event loop: messages are fetched.
-loop.run(new Int32Array(data.stop), () => receiveMessageOnPort(data.policies)?.message);
+// The loop never returns to the event loop: messages are fetched. The last one counts.
+loop.run(new Int32Array(data.stop), () => {
+  let policy: Policy | undefined;
+  for (;;) {
+    const received = receiveMessageOnPort(data.policies);
+    if (received === undefined) return policy;
+    policy = received.message;
+  }
+});

@@ -1,5 +1,6 @@
 /** Exit codes: documented, stable, and the only place where an error becomes a number. */
 import type { ControlErrorCode } from '../control/errors.ts';
+import type { RulesTooLargeError } from '../engine/classifier/tables.ts';
 import type { SystemErrorCode } from '../linux/errors.ts';
 import { ConfigError } from './config/parse.ts';
 import { CredentialError } from './credentials.ts';
@@ -23,15 +24,18 @@ export const ExitCode = {
   AlreadyRunning: 7,
   /** The agent runs and does not redirect. */
   NotRedirecting: 8,
+  /** Something is broken: `doctor` says what. */
+  Unhealthy: 9,
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
 const codes: Readonly<
-  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | 'RULES_TOO_LARGE', ExitCode>
+  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | RulesTooLargeError['code'], ExitCode>
 > = {
   ERR_USAGE: ExitCode.Usage,
-  // More rules than the compiled form has room for.
+  // More rules than the compiled form has room for, or the compiler time.
   RULES_TOO_LARGE: ExitCode.Usage,
+  RULES_TOO_SLOW: ExitCode.Usage,
   ERR_SYSTEM_CALL: ExitCode.Unexpected,
   ERR_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_NO_TUN_DEVICE: ExitCode.Unsupported,
@@ -67,4 +71,5 @@ Exit codes:
   5  an interface, port or route is missing or taken
   6  no agent is running
   7  an agent is running already
-  8  the agent runs and does not redirect (status, health_check)`;
+  8  the agent runs and does not redirect (status, health_check)
+  9  something is broken (doctor)`;

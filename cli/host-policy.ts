@@ -3,8 +3,8 @@
  * and what the kernel programs are made from.
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
-import { type Config, tunnelPortsOf } from '../engine/config.ts';
-import type { SteeringPolicy } from '../linux/bpf/policy.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
+import type { Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -23,7 +23,7 @@ export type Links = {
 };
 
 /** Never redirected, whatever the rules say. */
-export function builtInsOf(config: Config, links: Links): BuiltIns {
+export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): BuiltIns {
   return {
     tunnelPorts: tunnelPortsOf(config.tunnel),
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
@@ -40,16 +40,10 @@ export function builtInsOf(config: Config, links: Links): BuiltIns {
   };
 }
 
-/** What the kernel programs are made from. */
-export function steeringPolicyOf(config: Config, links: Links, tun: Tun): SteeringPolicy {
+/** As the kernel programs of the agent and of the boot guard have it. */
+export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>): Exclusions {
   const builtIns = builtInsOf(config, links);
   return {
-    interfaces: links.interfaces.map(({ index, mac, name }) => ({
-      index,
-      name,
-      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
-    })),
-    tun: { fd: tun.fds[0], index: tun.index },
     firewalls: config.firewalls.flatMap(({ address }) =>
       tunnelPortsOf(config.tunnel).map((port) => ({ address, port })),
     ),
@@ -59,7 +53,21 @@ export function steeringPolicyOf(config: Config, links: Links, tun: Tun): Steeri
     management: builtIns.management,
     broadcasts: builtIns.broadcasts,
     ipv6: config.workload.ipv6,
+  };
+}
+
+/** What the kernel programs are made from. */
+export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): SteeringPolicy {
+  return {
+    ...exclusionsOf(config, links),
+    interfaces: links.interfaces.map(({ index, mac, name }) => ({
+      index,
+      name,
+      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
+    })),
+    tun: { fd: tun.fds[0], index: tun.index },
     onAgentFailure: config.policy.onAgentFailure,
+    onBoot: config.policy.onBoot,
     heartbeatTimeoutMs,
     pinDirectory,
   };

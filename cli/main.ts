@@ -6,8 +6,11 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
+import { arm, disarm, guardStatus } from './commands/guard.ts';
+import { captureLearn } from './commands/learn.ts';
 import { release } from './commands/release.ts';
 import { reload } from './commands/reload.ts';
 import { run } from './commands/run.ts';
@@ -63,6 +66,21 @@ function buildProgram(done: (code: number) => void): Command {
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
   program
+    .command('capture')
+    .description('packets at the agent, and what captures tell')
+    .command('learn')
+    .description("another agent's GENEVE option, read off a capture of it")
+    .argument('<file>', 'capture file (pcap)')
+    .option('--port <port>', "the tunnel's UDP port", '6081')
+    .option('--json', 'as JSON', false)
+    .action((file, options) => done(captureLearn(file, options)));
+  program
+    .command('doctor')
+    .description('what of this host or the way to its firewalls is not as it should be')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--json', 'as JSON', false)
+    .action(async (options) => done(await doctor(options)));
+  program
     .command('reload')
     .description('the running agent reads its configuration again')
     .option('--json', 'as JSON', false)
@@ -86,6 +104,7 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await flows(options)));
+  addGuard(program, done);
   program
     .command('release')
     .description('remove what a dead agent with onAgentFailure: drop still holds')
@@ -101,6 +120,27 @@ function buildProgram(done: (code: number) => void): Command {
       process.stdout.write(`${version}\n`);
     });
   return program;
+}
+
+function addGuard(program: Command, done: (code: number) => void): void {
+  const guard = program
+    .command('guard')
+    .description('with policy.onBoot: drop, what the kernel drops until the agent is ready');
+  guard
+    .command('arm')
+    .description('drop what would be redirected; for boot, before the network is up')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--wait <duration>', 'for interfaces that are not there yet', '0')
+    .action(async (options) => done(await arm(options)));
+  guard
+    .command('disarm')
+    .description('let traffic flow, whether there is an agent or not')
+    .action(() => done(disarm()));
+  guard
+    .command('status')
+    .description('whether it is armed, and where')
+    .option('--json', 'as JSON', false)
+    .action((options) => done(guardStatus(options)));
 }
 
 /** More than a person mends in one go; a generated file may have one in each of its rules. */

@@ -6,33 +6,32 @@ import type {
   InterfaceStatus,
   RuleStatus,
 } from '../control/status.ts';
-import { type Finding, lint } from '../engine/classifier/lint.ts';
-import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
-import type { Gate, GateStatus } from '../engine/gate.ts';
+import type { GateStatus } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
-import { monotonicMs } from '../engine/ticks.ts';
 import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
-import { formatAddress } from '../parsers/text.ts';
 import { formatException } from './config/text.ts';
+import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
+import type { InForce } from './policy-in-force.ts';
 import type { Pulse } from './pulse.ts';
 import { version } from './version.ts';
 
 export type StatusSources = {
-  readonly config: Config;
-  readonly policy: Policy;
+  readonly inForce: InForce;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
   readonly tunIndex: number;
   readonly counters: Counters;
   readonly pulse: Pulse;
   readonly startedMs: number;
+  /** The same by `performance.now`, which no clock that is set can change. */
+  readonly startedAt: number;
 };
 
 const modeNames: Readonly<Record<SteeringMode, string>> = {
@@ -42,35 +41,32 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.RedirectAll]: 'by rule',
 };
 
-export function describeStatus(sources: StatusSources): AgentStatus {
-  const { config, counters, gate, links, policy, pulse, startedMs, steering } = sources;
+export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift' | 'repairs'> {
+  const { counters, firewalls, inForce, links, pulse, startedMs, steering } = sources;
+  const { policy, settings: config } = inForce;
   const { gauges } = counters;
-  const gateStatus = gate.status(monotonicMs());
+  const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
   const state = stateOf(gateStatus, counters);
   const present = listInterfaces();
   return {
     version,
     startedAt: new Date(startedMs).toISOString(),
-    upMs: Date.now() - startedMs,
+    upMs: Math.round(performance.now() - sources.startedAt),
     state,
     cause: gateStatus.sentence,
     since: new Date(pulse.since(state)).toISOString(),
     mode,
     gate: gateStatus,
-    firewalls: config.firewalls.map(({ address, name, telemetry }, index) => ({
-      name,
-      address: formatAddress(address),
-      active: index === 0,
-      telemetry: telemetry.url,
-    })),
+    firewalls: firewalls.status(),
+    distribution: config.ha.distribution,
     tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
     attachedBy: steering.method,
     policy: config.policy,
     policyGeneration: policy.generation,
-    failurePolicies: failurePoliciesOf(config, gateStatus, pulse),
+    failurePolicies: failurePoliciesOf(config, gateStatus, pulse, firewalls.everUsable),
     ipv6: { policy: config.workload.ipv6, leaks: leaksIpv6(config, links) },
     management: config.workload.management.map((exception) => ({
       exception: formatException(exception),
@@ -81,7 +77,7 @@ export function describeStatus(sources: StatusSources): AgentStatus {
       capacity: config.limits.flows,
       evicted: gauges[Gauge.FlowsEvicted],
     },
-    rules: rulesOf(config, policy),
+    rules: rulesOf(inForce),
     counters: counted(counters),
     kernel: steering.readCounters(),
     tunDropped: tunDroppedOf(present, sources.tunIndex),
@@ -95,7 +91,7 @@ export function stateOf({ cause, open }: GateStatus, { gauges }: Counters): Agen
 }
 
 /** IPv6 goes past inspection: the host has it, and it is let through. */
-export function leaksIpv6(config: Config, links: Links): boolean {
+export function leaksIpv6(config: Settings, links: Links): boolean {
   return links.globalIpv6 && config.workload.ipv6 === 'pass';
 }
 
@@ -133,21 +129,40 @@ const establishedWords = {
 } as const;
 
 function failurePoliciesOf(
-  { policy }: Config,
+  { policy }: Settings,
   gate: GateStatus,
   pulse: Pulse,
+  everUsable: boolean,
 ): FailurePolicyStatus[] {
-  const lost = !gate.open && gate.cause !== 'starting' && gate.cause !== 'stopping';
+  const isDown = !gate.open && gate.cause === 'firewall-down';
+  const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
+  const holdsBoot = policy.onBoot === 'drop' && !everUsable && gate.cause !== 'stopping';
   return [
+    {
+      key: 'onBoot',
+      value: policy.onBoot,
+      inForce: everUsable ? false : holdsBoot || gate.cause === 'starting',
+      words: everUsable
+        ? 'over: a firewall was usable'
+        : `${passes[policy.onBoot]} until a firewall is usable`,
+    },
     {
       key: 'onTelemetryLoss',
       value: policy.onTelemetryLoss,
-      inForce: lost,
+      inForce: lost && !holdsBoot,
       words: lost
         ? `${passes[policy.onTelemetryLoss]}, because ${gate.sentence}`
         : `then ${passes[policy.onTelemetryLoss]}`,
+    },
+    {
+      key: 'onFirewallDown',
+      value: policy.onFirewallDown,
+      inForce: isDown && !holdsBoot,
+      words: isDown
+        ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
+        : `then ${passes[policy.onFirewallDown]}`,
     },
     {
       key: 'onAgentFailure',
@@ -175,32 +190,16 @@ const actions: Partial<Record<Verdict, string>> = {
   [Verdict.Drop]: 'drop',
 };
 
-export function rulesOf(config: Config, policy: Policy): RuleStatus[] {
-  const never = neverMatching(config, policy);
-  const rows = config.rules.map(({ line, name, verdict }, rule) => ({
+export function rulesOf({ policy, rules, settings }: InForce): RuleStatus[] {
+  const rows = rules.names.map((name, rule) => ({
     name,
-    line,
-    action: actions[verdict] ?? '',
+    line: rules.lines[rule],
+    action: actions[policy.verdicts[rule] as Verdict] ?? '',
     hits: policy.hits[rule],
-    never: never.get(rule) ?? '',
+    never: rules.never.get(rule) ?? '',
   }));
   const hits = policy.hits[policy.hits.length - 1];
-  return [...rows, { name: 'default', line: 0, action: config.default, hits, never: '' }];
-}
-
-/** The main thread answers others meanwhile: some 20 ms of looking, once for each policy. */
-const lintPairs = 2_000_000;
-const found = new WeakMap<Policy, ReadonlyMap<number, string>>();
-
-function neverMatching(config: Config, policy: Policy): ReadonlyMap<number, string> {
-  const known = found.get(policy);
-  if (known !== undefined) return known;
-  const context = { builtIns: policy.builtIns, default: policy.default, pairsMax: lintPairs };
-  const isNever = ({ kind }: Finding) => kind === 'empty' || kind === 'shadowed';
-  const findings = lint(config.rules, context).filter(isNever);
-  const result = new Map(findings.map(({ rule, text }) => [rule, text]));
-  found.set(policy, result);
-  return result;
+  return [...rows, { name: 'default', line: 0, action: settings.default, hits, never: '' }];
 }
 
 function counted(counters: Counters): AgentStatus['counters'] {

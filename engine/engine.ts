@@ -2,17 +2,19 @@
  * Puts the data path together: tables, both directions and the loop over whatever `Io` it is
  * given. Everything that a run needs is allocated here, once.
  */
-import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
+import { Reason } from '../parsers/reason.ts';
+import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
 import { flowLogByteLength } from './flow-log.ts';
-import { Flows } from './flows.ts';
+import { Flows, OnFailure } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
 import type { Io } from './io.ts';
 import { Loop } from './loop.ts';
 import { GateView } from './path.ts';
+import { type PeerOptions, Peers } from './peers.ts';
 
 /** Plain data: it crosses from the main thread to the data path as a message. */
 export type EngineOptions = {
@@ -20,8 +22,7 @@ export type EngineOptions = {
   readonly flows: number;
   /** Limit of the outer packet in bytes, whatever the path allows. */
   readonly mtuLimit: number;
-  /** The firewall's address, int32. */
-  readonly peer: number;
+  readonly peers: PeerOptions;
   readonly policy: Policy;
   /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
   readonly joinUdp: boolean;
@@ -37,6 +38,8 @@ export const datagramBatch = 32;
 /**
  * @param arena the one that the devices and the socket of `io` were opened with
  * @param shared memory of `countersByteLength` bytes for the published counters
+ * @param gates the lease of each firewall of `options.peers`
+ * @param firewallMemory memory of `firewallColumnsByteLength` bytes for what is known of each
  * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
  * @param flowLog memory of `flowLogByteLength` bytes for what becomes of them; none by default
  */
@@ -45,8 +48,9 @@ export function createEngine(
   arena: Arena,
   encapsulation: Encapsulation,
   options: EngineOptions,
-  gate: Gate,
+  gates: readonly Gate[],
   shared: SharedArrayBuffer,
+  firewallMemory: SharedArrayBuffer,
   flowMemory: SharedArrayBuffer,
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
 ): Loop {
@@ -62,11 +66,12 @@ export function createEngine(
     encapsulation,
     devices: io.devices,
     joinUdp: options.joinUdp,
-    peer: options.peer,
+    peers: new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io),
     nowTick: 0,
     gate: GateView.Pass,
-    // Until the kernel knows the path: Ethernet's.
-    innerMtu: innerMtu(1500, encapsulation),
+    onLoss: OnFailure.Pass,
+    passedReason: Reason.PassedGateClosed,
+    droppedReason: Reason.DroppedGateClosed,
   };
-  return new Loop(path, gate, published, options.mtuLimit);
+  return new Loop(path, published, options.mtuLimit);
 }

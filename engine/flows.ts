@@ -75,6 +75,10 @@ export class Flows {
   readonly localIsA: Uint8Array;
   readonly link: Uint8Array;
   readonly onFailure: Uint8Array;
+  /** Which firewall holds it; noFirewall (engine/peers.ts): none. */
+  readonly firewall: Uint8Array;
+  /** The set of those that may. */
+  readonly firewalls: Uint16Array;
   readonly cookie: Int32Array;
   readonly lastSeen: Int32Array;
 
@@ -127,6 +131,8 @@ export class Flows {
     this.localIsA = columns.localIsA;
     this.link = columns.link;
     this.onFailure = columns.onFailure;
+    this.firewall = columns.firewall;
+    this.firewalls = new Uint16Array(capacity);
     this.cookie = columns.cookie;
     this.lastSeen = columns.lastSeen;
     this.addressA = columns.addressA;
@@ -223,11 +229,24 @@ export class Flows {
     this.lastSeen[flow] = nowTick;
   }
 
-  /** Note which rule of which policy decided the flow that has just begun. */
-  describe(flow: number, rule: number, generation: number, onFailure: OnFailure): void {
+  /**
+   * Note which rule of which policy decided the flow that has just begun.
+   * @param firewalls the set of those that may hold it
+   * @param firewall the one that does
+   */
+  describe(
+    flow: number,
+    rule: number,
+    generation: number,
+    onFailure: OnFailure,
+    firewalls: number,
+    firewall: number,
+  ): void {
     this.columns.rule[flow] = rule;
     this.columns.generation[flow] = generation;
     this.onFailure[flow] = onFailure;
+    this.firewalls[flow] = firewalls;
+    this.firewall[flow] = firewall;
     this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 

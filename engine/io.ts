@@ -133,6 +133,8 @@ export interface TunnelSocket {
    */
   flush(): number;
   readonly results: Int32Array;
+  /** Whether the kernel cuts what is queued; false once a device could not, then we do it. */
+  readonly segmentation: boolean;
   /**
    * Largest IPv4 packet that reaches `peer` whole, as the kernel knows it now (interface MTU or a
    * learned path MTU), in bytes. A system call: ask on SocketTooBig and now and then.

@@ -3,12 +3,11 @@
  * nothing to do. One thread runs it and does nothing else; what it shares with others is memory
  * (gate, counters, a stop word), read or written once a breath.
  */
-import { innerMtu } from '../tunnel/encapsulation.ts';
+import { Reason } from '../parsers/reason.ts';
 import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure } from './flows.ts';
-import type { Gate } from './gate.ts';
 import {
   createDatagramBatch,
   createPacketBatch,
@@ -18,6 +17,7 @@ import {
   SteeringMode,
 } from './io.ts';
 import { GateView, type Path } from './path.ts';
+import { Availability } from './peers.ts';
 import { Redirect } from './redirect.ts';
 import { Reinject } from './reinject.ts';
 import { tickMs } from './ticks.ts';
@@ -41,12 +41,6 @@ const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
 /**
- * What every IPv4 link carries (RFC 791 section 3.2). A path that leaves less is not one for IPv4:
- * what is sent all the same is refused and counted.
- */
-const minimumMtu = 68;
-
-/**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
  * heart, so the data path must end.
  */
@@ -61,7 +55,6 @@ class DeviceFailure extends Error {
 
 export class Loop {
   private readonly path: Path;
-  private readonly gate: Gate;
   private readonly shared: PublishedCounters;
   private readonly mtuLimit: number;
   private readonly packets: PacketBatch;
@@ -70,17 +63,17 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
-  private rulesHold: boolean;
+  private rulesHold = false;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
+  private availability: Availability = Availability.Before;
   private stopping = false;
   private lastTick = -1;
   private lastMtuTick = 0;
 
   /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
-  constructor(path: Path, gate: Gate, shared: PublishedCounters, mtuLimit: number) {
+  constructor(path: Path, shared: PublishedCounters, mtuLimit: number) {
     this.path = path;
-    this.gate = gate;
     this.shared = shared;
     this.mtuLimit = mtuLimit;
     const slots = path.arena.deviceSlots;
@@ -90,8 +83,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
-    this.rulesHold = decidesWhileClosed(path.policy);
-    path.io.steering.adopt(path.policy.generation);
+    this.adopt(path.policy);
     this.updateMtu();
   }
 
@@ -101,8 +93,9 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
-    io.steering.heartbeat(nowMs);
+    // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
+    io.steering.heartbeat(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
       work += this.take(path.devices[queue], this.packets, queue);
@@ -112,6 +105,7 @@ export class Loop {
     }
     if (this.encapsulator.narrowed) this.updateMtu();
     work += this.receive();
+    if (path.peers.conclude(nowMs)) this.lookAtGate(nowMs);
     if (path.nowTick !== this.lastTick) this.tick();
     return work;
   }
@@ -145,10 +139,11 @@ export class Loop {
    * for a policy to put in the place of the present one.
    */
   run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
-    const { clock, readiness } = this.path.io;
+    const { io, peers } = this.path;
+    const { clock, readiness } = io;
     let tick = -1;
     while (Atomics.load(stop, 0) === 0) {
-      if (this.breathe() === 0) readiness.wait(sleepMs);
+      if (this.breathe() === 0) readiness.wait(Math.min(sleepMs, peers.idleMs(clock.now())));
       if (tick === this.lastTick) continue;
       tick = this.lastTick;
       const policy = nextPolicy();
@@ -167,8 +162,14 @@ export class Loop {
   /** Replace the policy for new flows; flows that are known keep their verdict. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
+    this.adopt(policy);
+  }
+
+  private adopt(policy: Policy): void {
+    const { io, peers } = this.path;
     this.rulesHold = decidesWhileClosed(policy);
-    this.path.io.steering.adopt(policy.generation);
+    for (const set of policy.firewalls) peers.choice.watch(set);
+    io.steering.adopt(policy.generation);
   }
 
   /**
@@ -177,11 +178,24 @@ export class Loop {
    */
   private lookAtGate(nowMs: number): void {
     const { path } = this;
-    const before = this.stopping || this.gate.isBeforeOrAfter();
-    const drops = path.policy.onTelemetryLoss === OnFailure.Drop;
+    const { policy } = path;
+    const availability = path.peers.look(nowMs);
+    this.availability = availability;
+    const isDown = availability === Availability.FirewallDown;
+    const before = this.stopping || availability === Availability.Before;
+    const isBoot = policy.onBoot === OnFailure.Drop && !path.peers.everUsable;
+    path.onLoss = isDown ? policy.onFirewallDown : policy.onTelemetryLoss;
+    path.passedReason = isDown ? Reason.PassedFirewallDown : Reason.PassedGateClosed;
+    path.droppedReason = isDown ? Reason.DroppedFirewallDown : Reason.DroppedGateClosed;
+    const drops = path.onLoss === OnFailure.Drop;
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
-    if (this.stopping || !this.gate.isOpen(nowMs)) {
+    if (isBoot && !this.stopping) {
+      // No rule softens it, and it has no grace: the kernel drops by itself.
+      path.onLoss = policy.onBoot;
+      view = GateView.Closed;
+      mode = SteeringMode.Drop;
+    } else if (this.stopping || availability !== Availability.Usable) {
       view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
@@ -210,19 +224,18 @@ export class Loop {
     const { path } = this;
     this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
-    const pathMtu = path.io.socket.pathMtu(path.peer);
-    if (pathMtu <= 0) return;
-    const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
-    path.innerMtu = Math.max(inner, minimumMtu);
+    path.peers.updateMtu(path.io.socket, this.mtuLimit);
   }
 
   private publish(): void {
-    const { counters, flows, innerMtu, policy } = this.path;
+    const { counters, flows, peers, policy } = this.path;
     counters.gauges[Gauge.Flows] = flows.count;
     counters.gauges[Gauge.FlowsEvicted] = flows.evicted;
-    counters.gauges[Gauge.InnerMtu] = innerMtu;
+    counters.gauges[Gauge.InnerMtu] = peers.smallestMtu;
+    counters.gauges[Gauge.Availability] = this.availability;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
+    counters.gauges[Gauge.SegmentationOff] = this.path.io.socket.segmentation ? 0 : 1;
     counters.gauges[Gauge.Breaths]++;
     publish(counters, this.shared);
   }

@@ -3,7 +3,7 @@
  * for every packet of a batch; whoever processes a batch fills it and hands it to the steps.
  */
 import { createFlowKey, type FlowKey, KeyKind } from '../parsers/flow-key.ts';
-import { Protocol } from '../parsers/ipv4.ts';
+import { ipv4HeaderLength, Protocol } from '../parsers/ipv4.ts';
 import { tcpChecksumOffset, tcpHeaderLength } from '../parsers/tcp.ts';
 import { udpChecksumOffset, udpHeaderLength } from '../parsers/udp.ts';
 import { Gso, type PacketBatch } from './io.ts';
@@ -75,8 +75,12 @@ export function isPartialInPlace(packet: Packet): boolean {
 /** IPv4 and TCP headers without options: what an MSS does not count (RFC 9293 3.7.1). */
 export const mssOverhead = 40;
 
-/** How many wire packets it stands for, by the smallest headers: its key may not have been read. */
-export function wirePackets(packet: Packet): number {
+/** How many packets it is on the wire. Its key may not have been read: it measures headers. */
+export function wirePackets(view: DataView, packet: Packet): number {
   if (packet.gso === Gso.None) return 1;
-  return Math.max(1, Math.ceil((packet.length - mssOverhead) / packet.gsoSize));
+  const transportAt = packet.at + ipv4HeaderLength(view, packet.at);
+  const isTcp = packet.gso === Gso.Tcp4;
+  const transportLength = isTcp ? tcpHeaderLength(view, transportAt) : udpHeaderLength;
+  const payload = packet.length - (transportAt - packet.at) - transportLength;
+  return Math.max(1, Math.ceil(payload / packet.gsoSize));
 }

@@ -27,6 +27,7 @@ import {
   sendmsg,
   setPointer,
 } from './syscall.ts';
+import { mayBePending, socketReason } from './udp-errors.ts';
 
 /** A firewall, or its port of one direction, and the connected sockets that lead to it. */
 export type Peer = {
@@ -53,10 +54,15 @@ type Row = {
   count: number;
 };
 
+/** The calls that may fail in the data path; a test has others to fail on demand. */
+export type SendCalls = Pick<typeof syscalls, 'errno' | 'sendmmsg' | 'sendmsg'>;
+const syscalls = { errno, sendmmsg, sendmsg };
+
 export class DatagramSender {
   readonly results: Int32Array;
   /** Turns false, for good, when a device cannot cut for us (EIO); we then send piece by piece. */
   segmentation: boolean;
+  private readonly calls: SendCalls;
   private readonly base: Address;
   private readonly capacity: number;
   private readonly peers: readonly Peer[];
@@ -75,7 +81,14 @@ export class DatagramSender {
   private readonly singleVectors = allocate(maximumPieces * abi.iovec.size);
   private readonly scratch = allocate(abi.sockaddr_in.size + 8);
 
-  constructor(peers: readonly Peer[], arena: Arena, capacity: number, segmentation: boolean) {
+  constructor(
+    peers: readonly Peer[],
+    arena: Arena,
+    capacity: number,
+    segmentation: boolean,
+    calls: SendCalls = syscalls,
+  ) {
+    this.calls = calls;
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.segmentation = segmentation;
@@ -211,13 +224,13 @@ export class DatagramSender {
       }
       const run = this.segmentation ? row.count - done : this.unsegmentedRun(row, done);
       const first = row.messages.address + done * abi.mmsghdr.size;
-      const sent = sendmmsg(row.fd, first, run, abi.MSG_DONTWAIT);
+      const sent = this.calls.sendmmsg(row.fd, first, run, abi.MSG_DONTWAIT);
       if (sent > 0) {
         done += sent;
         retried = false;
         continue;
       }
-      const code = errno();
+      const code = this.calls.errno();
       if (code === EIO && segmented) {
         this.segmentation = false;
         continue;
@@ -304,51 +317,18 @@ export class DatagramSender {
 
   private sendSingle(fd: Fd, parts: number): Reason {
     this.single.view.setUint32(abi.msghdr.msg_iovlen, parts, LITTLE_ENDIAN);
-    if (sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
-    if (mayBePending(errno()) && sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) {
+    if (this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
+    if (
+      mayBePending(this.calls.errno()) &&
+      this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0
+    ) {
       return Reason.Ok;
     }
-    return socketReason(errno());
+    return socketReason(this.calls.errno());
   }
 }
 
-const { EAGAIN, ENOBUFS, ENOMEM, EINVAL, EIO, EMSGSIZE, ENETUNREACH, EHOSTUNREACH, ENETDOWN } =
-  constants.errno;
-const { ECONNREFUSED, ENOPROTOOPT, EOPNOTSUPP } = constants.errno;
-/** Not in node:os on every version. */
-const EHOSTDOWN = 112;
-
-/** Errors that an ICMP message may have left on the socket (net/ipv4/icmp.c icmp_err_convert). */
-function mayBePending(code: number): boolean {
-  return (
-    code === ECONNREFUSED ||
-    code === ENETUNREACH ||
-    code === EHOSTUNREACH ||
-    code === EHOSTDOWN ||
-    code === EMSGSIZE ||
-    code === ENOPROTOOPT ||
-    code === EOPNOTSUPP
-  );
-}
-
-/** The fate of a datagram that the kernel did not take. */
-export function socketReason(code: number): Reason {
-  switch (code) {
-    case EAGAIN:
-    case ENOBUFS:
-    case ENOMEM:
-      return Reason.SocketFull;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-    case ENETDOWN:
-      return Reason.SocketUnreachable;
-    case EMSGSIZE:
-      return Reason.SocketTooBig;
-    default:
-      return Reason.SocketRefused;
-  }
-}
+const { EAGAIN, EINVAL, EIO } = constants.errno;
 
 function createRow(fd: Fd, peer: Peer, capacity: number): Row {
   const messages = allocate(capacity * abi.mmsghdr.size);

@@ -45,7 +45,19 @@ export class UsageError extends Error {
 }
 
 function draw({ flows: rows, matching }: { matching: number; flows: FlowRow[] }): string {
-  const head = ['proto', 'local', '', 'remote', 'verdict', 'rule', 'state', 'out', 'in', 'idle'];
+  const head = [
+    'proto',
+    'local',
+    '',
+    'remote',
+    'verdict',
+    'rule',
+    'firewall',
+    'state',
+    'out',
+    'in',
+    'idle',
+  ];
   const table = rows.map((flow) => [
     flow.protocol,
     `${flow.local}:${flow.localPort}`,
@@ -53,6 +65,7 @@ function draw({ flows: rows, matching }: { matching: number; flows: FlowRow[] })
     `${flow.remote}:${flow.remotePort}`,
     flow.verdict,
     flow.rule,
+    flow.firewall,
     flow.state,
     formatBytes(flow.egress.bytes),
     formatBytes(flow.ingress.bytes),

@@ -3,24 +3,27 @@
  */
 import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
-import type { Config } from '../../engine/config.ts';
+import type { Settings } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
-import { readConfigFile } from '../config/file.ts';
-import { formatProblem } from '../config/parse.ts';
+import { compileInThread } from '../compile-thread.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
 
+const controlSocket = 'the control socket';
+
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
-  const { config, warnings } = readConfigFile(options.config);
+  const { next: compiled, warnings } = await compileInThread(options.config, undefined);
+  if (compiled === undefined) throw new Error('nothing was compiled');
+  const { settings: config, source } = compiled;
   const logger = createLogger(config.log);
-  for (const warning of warnings) logger.warn(formatProblem(options.config, warning));
+  for (const warning of warnings) logger.warn(warning);
   const stop = new StopRequest();
   let agent: Agent | undefined;
-  const reloader = new Reloader(options.config, config, logger, async (next) => {
+  const reloader = new Reloader(options.config, source, logger, compileInThread, async (next) => {
     if (agent === undefined) throw new Error('the agent is still starting');
     await agent.reload(next);
   });
@@ -34,10 +37,10 @@ export async function run(options: { config: string }): Promise<number> {
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reload('the control socket'),
-      stop: () => stop.ask('the control socket'),
+      reload: () => reload(controlSocket),
+      stop: () => stop.ask(controlSocket),
     });
-    const running = await assemble(config, logger);
+    const running = await assemble(compiled, logger);
     agent = running;
     metrics = await startMetrics(config, running);
     service.watch(() => running.health());
@@ -46,6 +49,8 @@ export async function run(options: { config: string }): Promise<number> {
     logger.info(`stopping: asked by ${code}`);
     service.tellStopping();
     await agent.stop();
+    // A person wants the host as it was; a service manager that stops may be about to start again.
+    if (code === controlSocket) agent.disarmGuard('asked to stop');
     logger.info('stopped');
     return ExitCode.Ok;
   } catch (error) {
@@ -60,7 +65,7 @@ export async function run(options: { config: string }): Promise<number> {
 }
 
 /** An agent whose metrics cannot be had does not start: it is stopped again. */
-async function startMetrics(config: Config, agent: Agent): Promise<MetricsServer | undefined> {
+async function startMetrics(config: Settings, agent: Agent): Promise<MetricsServer | undefined> {
   if (config.metrics === undefined) return undefined;
   const { address, port } = config.metrics;
   try {

@@ -12,9 +12,11 @@ const udp = 17;
 export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
   return [
     ...firewallAddresses(known.firewalls ?? []),
+    ...duplicateFirewalls(known.firewalls ?? []),
     ...firewallsBesideManagement(known),
     ...duplicateInterfaces(known),
     ...telemetryTimes(known),
+    ...namelessAtBoot(known),
     ...equalMacs(known),
   ];
 }
@@ -29,6 +31,24 @@ function firewallAddresses(firewalls: readonly FirewallConfig[]): Misfit[] {
     if (!isUnicast(firewall.telemetry.address)) {
       const message = `${formatAddress(firewall.telemetry.address)} is not an address that a host can have`;
       misfits.push({ path: ['firewalls', index, 'telemetry', 'url'], message });
+    }
+    return misfits;
+  });
+}
+
+/** A flow has one firewall by name, and an answer comes from one by address. */
+function duplicateFirewalls(firewalls: readonly FirewallConfig[]): Misfit[] {
+  return firewalls.flatMap(({ address, name }, index) => {
+    const earlier = firewalls.slice(0, index);
+    const misfits: Misfit[] = [];
+    if (earlier.some((other) => other.name === name)) {
+      const message = `${name} is the name of another firewall already`;
+      misfits.push({ path: ['firewalls', index, 'name'], message });
+    }
+    const same = earlier.find((other) => other.address === address);
+    if (same !== undefined) {
+      const message = `${formatAddress(address)} is the address of ${same.name} already`;
+      misfits.push({ path: ['firewalls', index, 'address'], message });
     }
     return misfits;
   });
@@ -72,6 +92,14 @@ function telemetryTimes({ telemetry }: Partial<Sections>): Misfit[] {
     `${formatDuration(timeoutMs)} is longer than the interval of ${formatDuration(intervalMs)}: ` +
     'an attempt must be over before the next one is due';
   return [{ path: ['telemetry', 'timeout'], message }];
+}
+
+/** The guard is there before the network is up, and with it the default route. */
+function namelessAtBoot({ policy, workload }: Partial<Sections>): Misfit[] {
+  if (policy?.onBoot !== 'drop' || workload?.interfaces.length !== 0) return [];
+  const message =
+    'drop needs workload.interfaces: at boot there is no default route yet to find them by';
+  return [{ path: ['policy', 'onBoot'], message }];
 }
 
 function equalMacs({ tunnel }: Partial<Sections>): Misfit[] {

@@ -1,5 +1,5 @@
 /** The status of an agent on one screen of a terminal: 80 columns, the answers first. */
-import type { AgentState, AgentStatus, RuleStatus } from '../../control/status.ts';
+import type { AgentState, AgentStatus, FirewallStatus, RuleStatus } from '../../control/status.ts';
 import { formatBytes } from '../table.ts';
 import { type Colors, cut, formatAge, formatCount, kernelWords, wrap } from './format.ts';
 
@@ -88,12 +88,23 @@ function interfaces(status: AgentStatus, colors: Colors): string[] {
   });
 }
 
-function firewalls({ firewalls: all, innerMtu, tunnel }: AgentStatus, colors: Colors): string[] {
-  return all.flatMap(({ active, address, name }, index) => {
-    const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
-    const words = `${name}  ${address}  ${active ? `active, ${through}` : 'standby'}`;
-    return labelled(index === 0 ? 'firewall' : '', words, paintIf(!active, colors.dim));
+function firewalls(status: AgentStatus, colors: Colors): string[] {
+  return status.firewalls.flatMap((firewall, index) => {
+    const words = `${firewall.name}  ${firewall.address}  ${firewallWords(status, firewall)}`;
+    const paint = firewall.usable ? (firewall.active ? plain : colors.dim) : colors.yellow;
+    return labelled(index === 0 ? 'firewall' : '', words, paint);
   });
+}
+
+function firewallWords({ tunnel }: AgentStatus, firewall: FirewallStatus): string {
+  const { active, heldDown, innerMtu, probe, sinceMs, usable, why } = firewall;
+  const lasting = sinceMs < 0 ? '' : ` for ${formatAge(sinceMs)}`;
+  if (!usable) return `NOT usable${lasting}: ${why}`;
+  const answers =
+    probe.state === 'answered' ? `, answers in ${probe.roundTripMs.toFixed(2)} ms` : '';
+  if (!active) return `standby${heldDown ? ', held down' : ''}${lasting}${answers}`;
+  const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
+  return `active${lasting}${answers}, ${through}`;
 }
 
 function gateWords({ gate }: AgentStatus): string {
@@ -135,15 +146,23 @@ function management({ management: all }: AgentStatus): string[] {
   return labelled('management', `${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`);
 }
 
-function drift({ configuration, interfaces: links }: AgentStatus, colors: Colors): string[] {
+function drift(status: AgentStatus, colors: Colors): string[] {
+  const { configuration, interfaces: links, repairs } = status;
   const found = links.flatMap((link) => link.drift.map((words) => `${link.name}: ${words}`));
+  found.push(...status.drift);
   if (configuration?.differs) {
     found.push(`${configuration.file} is not what is in force: microperimeter reload`);
   }
-  if (found.length === 0) return labelled('drift', 'none: the kernel is as the agent left it');
-  return found.flatMap((words, index) =>
+  const last = repairs.latest.at(-1);
+  const repaired =
+    last === undefined ? [] : labelled('repaired', `${repairs.count} times, last: ${last.words}`);
+  if (found.length === 0) {
+    return [...labelled('drift', 'none: the kernel is as the agent left it'), ...repaired];
+  }
+  const lines = found.flatMap((words, index) =>
     labelled(index === 0 ? 'drift' : '', words, (line) => colors.yellow(line)),
   );
+  return [...lines, ...repaired];
 }
 
 function flowWords({ flows: { capacity, count, evicted } }: AgentStatus): string {

@@ -89,10 +89,13 @@ export type SentDatagram = { bytes: Buffer; peer: number; entropy: number; tos: 
 
 export class FakeSocket implements TunnelSocket {
   readonly results = new Int32Array(1024);
+  segmentation = true;
   /** Datagrams as they would be on the wire. */
   readonly sent: SentDatagram[] = [];
   readonly inbox: { bytes: Uint8Array; source: number; segmentSize?: number }[] = [];
   mtu = 1500;
+  /** By peer, where it differs. */
+  readonly mtus = new Map<number, number>();
   /** What flush answers for every send. */
   answer: Reason = Reason.Ok;
   private readonly arena: Arena;
@@ -137,8 +140,8 @@ export class FakeSocket implements TunnelSocket {
     return count;
   }
 
-  pathMtu(): number {
-    return this.mtu;
+  pathMtu(peer: number): number {
+    return this.mtus.get(peer) ?? this.mtu;
   }
 }
 

@@ -10,10 +10,11 @@ import {
   createCounters,
   openPublishedCounters,
 } from '../../engine/counters.ts';
+import { firewallColumnsByteLength } from '../../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
-import { Flows } from '../../engine/flows.ts';
+import { Flows, OnFailure } from '../../engine/flows.ts';
 import { Fragments } from '../../engine/fragments.ts';
-import { createGate } from '../../engine/gate.ts';
+import { createGates } from '../../engine/gate.ts';
 import type {
   DatagramBatch,
   Direction,
@@ -24,12 +25,13 @@ import type {
 } from '../../engine/io.ts';
 import { Loop } from '../../engine/loop.ts';
 import { GateView, type Path } from '../../engine/path.ts';
+import { Peers } from '../../engine/peers.ts';
 import { decodeVirtioHeader } from '../../linux/tun.ts';
 import { Reason } from '../../parsers/reason.ts';
-import { innerMtu } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
 import { FakeClock, FakeSteering } from '../fakes/io.ts';
+import { peerOptions } from '../support/engine.ts';
 import { address } from '../support/packets.ts';
 import type { Decoded } from './decode.ts';
 import { GuardedView, poison } from './guard.ts';
@@ -141,6 +143,7 @@ class FuzzDevice implements PacketDevice {
 type Queued = { at: number[]; length: number[]; segmentSize: number; peer: number; tos: number };
 
 class FuzzSocket implements TunnelSocket {
+  readonly segmentation = true;
   readonly results = new Int32Array(8);
   readonly inbox: { bytes: Buffer; source: number; segmentSize: number; reason: Reason }[] = [];
   readonly sent: Sent[] = [];
@@ -237,8 +240,13 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     inner: 'ipv4',
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
+  const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(1));
+  const io = { devices, openers: [], socket, steering, clock, readiness };
+  const gates = createGates(1);
+  const [gate] = gates;
+  gate.renew(clock.nowMs + 3_600_000);
   const path: Path = {
-    io: { devices, openers: [], socket, steering, clock, readiness },
+    io,
     arena,
     counters: createCounters(),
     flows: new Flows(options.flows, flowMemory),
@@ -247,15 +255,15 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     encapsulation,
     devices,
     joinUdp: true,
-    peer: firewall,
+    peers: new Peers(peerOptions({}), gates, firewallMemory, arena, encapsulation, io),
     nowTick: 0,
     gate: GateView.Pass,
-    innerMtu: innerMtu(1500, encapsulation),
+    onLoss: OnFailure.Pass,
+    passedReason: Reason.PassedGateClosed,
+    droppedReason: Reason.DroppedGateClosed,
   };
-  const gate = createGate();
-  gate.renew(clock.nowMs + 3_600_000);
   const shared = openPublishedCounters(new SharedArrayBuffer(countersByteLength));
-  const loop = new Loop(path, gate, shared, mtuLimit);
+  const loop = new Loop(path, shared, mtuLimit);
   return {
     arena,
     clock,

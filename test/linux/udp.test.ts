@@ -1,8 +1,8 @@
 import { constants } from 'node:os';
 import t from 'tap';
+import { socketReason } from '../../linux/udp-errors.ts';
 import { decodeSegmentSize } from '../../linux/udp-receive.ts';
 import {
-  socketReason,
   writeControlHeaders,
   writeControlValues,
   writeSocketAddress,
@@ -77,6 +77,7 @@ t.test("what the socket's errno means for the datagram", async (t) => {
     [EHOSTUNREACH, Reason.SocketUnreachable],
     [ENETDOWN, Reason.SocketUnreachable],
     [112, Reason.SocketUnreachable],
+    [constants.errno.EDESTADDRREQ, Reason.SocketUnreachable],
     [EMSGSIZE, Reason.SocketTooBig],
     [EPERM, Reason.SocketRefused],
     [EINVAL, Reason.SocketRefused],

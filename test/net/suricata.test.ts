@@ -9,7 +9,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createRequire } from "node:module"; const require = createRequire(import.meta.url);
+
 import t, { type Test } from 'tap';
 import type { Agent } from '../../lab/agent.ts';
 import { createCertificates } from '../../lab/certificates.ts';
@@ -120,7 +120,7 @@ function exchanges(address: string): Exchange[] {
   ];
 }
 
-/** Azure's shape of the tunnel: each direction with its own identifier and port, back by the other. */
+/** Azure's shape of the tunnel: what comes by one identifier and port goes back by the other. */
 t.test('each direction has its own VNI and port', async (t) => {
   const hairpin = await startHairpin(t, { firewall: 'suricata' });
   const { topology } = hairpin;
@@ -155,9 +155,7 @@ async function compareCounts(
 ): Promise<JoinedFlow[]> {
   let flows: JoinedFlow[] = [];
   const agree = async () => {
-    const [ours, theirs] = [await agent.flows(), await firewall.flows!()];
-    flows = joinFlows(ours, theirs);
-    for (const f of flows.filter((flow) => !countsAgree(flow)).slice(0, 3)) { t.comment(JSON.stringify(f)); t.comment(require("node:child_process").execSync(`cat /tmp/microperimeter-lab-*/suricata/eve.json | grep -E ":${f.source.split(":")[1]},"; grep -h kernel_drops /tmp/microperimeter-lab-*/suricata/eve.json | tail -1 | cut -c1-200`).toString()); }
+    flows = joinFlows(await agent.flows(), await firewall.flows!());
     return flows.length >= least && flows.every(countsAgree);
   };
   await until('both counted the same', 10_000, agree, 200).catch((error: Error) => {
