@@ -70,6 +70,7 @@ function telemetryDataOf(
       identity: { ...agent, firewall: name },
     })),
     schedule: config.telemetry,
+    format: config.telemetry,
     gates,
     counters,
   };

@@ -121,6 +121,12 @@ export type TelemetryConfig = {
   readonly startupGraceMs: number;
 };
 
+/** How a report is written: both encodings are OTLP/HTTP's own. */
+export type TelemetryFormat = {
+  readonly encoding: 'json' | 'protobuf';
+  readonly compression: 'none' | 'gzip';
+};
+
 export type PolicyConfig = {
   /** `observe`: classify and count, forward nothing to the firewall. */
   readonly mode: 'enforce' | 'observe';
@@ -145,7 +151,7 @@ export type Config = {
   readonly firewalls: readonly FirewallConfig[];
   readonly ha: HaConfig;
   readonly tunnel: TunnelConfig;
-  readonly telemetry: TelemetryConfig;
+  readonly telemetry: TelemetryConfig & TelemetryFormat;
   readonly policy: PolicyConfig;
   /** What no rule matches. */
   readonly default: Action;
@@ -192,6 +198,8 @@ export const defaults = {
   },
   /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
   telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
+  /** What a person can read, and every collector takes. */
+  telemetryFormat: { encoding: 'json', compression: 'none' },
   ha: {
     distribution: 'active-passive',
     /** A firewall that comes and goes must not take the traffic with it each time. */

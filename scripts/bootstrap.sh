@@ -86,6 +86,10 @@ bootstrap_package() {
   curl) echo "curl requests through the tunnel" ;;
   suricata) echo "suricata a firewall that is not ours" ;;
   dnsmasq-base) echo "dnsmasq answers to DNS requests" ;;
+  nginx) echo "nginx a proxy in front of a collector" ;;
+  python3-opentelemetry-proto)
+    echo "/usr/lib/python3/dist-packages/opentelemetry/proto definitions of telemetry's messages"
+    ;;
   bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
   python3 | make) echo "$1 building optional native modules" ;;

@@ -85,6 +85,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'telemetry.timeout': 'Longest time of one attempt. Default: 2s.',
   'telemetry.retries': 'Attempts that fail in a row before redirection ends. Default: 3.',
   'telemetry.startupGrace': 'How long the first success may take. Default: 15s.',
+  'telemetry.encoding': 'Of the reports, OTLP: json or protobuf. Default: json.',
+  'telemetry.compression': 'Of the reports: none or gzip. Default: none.',
   policy: 'What happens when something fails, and how a roll-out goes.',
   'policy.mode': 'observe: decide and count, forward nothing to the firewall. Default: enforce.',
   'policy.rollout': 'Share of new flows that are redirected, chosen by hash. Default: 100%.',

@@ -243,11 +243,15 @@ const telemetry = block({
   timeout: duration(limits.timeoutMs).default(defaults.telemetry.timeoutMs),
   retries: integer(limits.retries).default(defaults.telemetry.retries),
   startupGrace: duration(limits.startupGraceMs).default(defaults.telemetry.startupGraceMs),
+  encoding: choice('json', 'protobuf').default(defaults.telemetryFormat.encoding),
+  compression: choice('none', 'gzip').default(defaults.telemetryFormat.compression),
 }).transform((value): Config['telemetry'] => ({
   intervalMs: value.interval,
   timeoutMs: value.timeout,
   retries: value.retries,
   startupGraceMs: value.startupGrace,
+  encoding: value.encoding,
+  compression: value.compression,
 }));
 
 const policy = block({

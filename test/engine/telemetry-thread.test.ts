@@ -100,6 +100,7 @@ function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
   const data: TelemetryWorkerData = {
     targets: [target(url, 'fw-a')],
     schedule,
+    format: { encoding: 'protobuf', compression: 'gzip' },
     gates: gate.shared,
     counters,
     ...overrides,
