@@ -90,6 +90,12 @@ bootstrap_package() {
   python3-opentelemetry-proto)
     echo "/usr/lib/python3/dist-packages/opentelemetry/proto definitions of telemetry's messages"
     ;;
+  openssh-server) echo "/usr/sbin/sshd an SSH server" ;;
+  openssh-client) echo "ssh an SSH client" ;;
+  sip-tester) echo "sipp calls by SIP" ;;
+  mtr-tiny) echo "mtr hops of a path" ;;
+  nghttp2-client) echo "h2load many requests by HTTP/2" ;;
+  rsync | traceroute) echo "$1 traffic as it is" ;;
   bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
   python3 | make) echo "$1 building optional native modules" ;;
