@@ -66,6 +66,16 @@ function buildProgram(done: (code: number) => void): Command {
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
   program
+    .command('top')
+    .description('the running agent live: throughput, flows, rules, drops')
+    .option('--interval <seconds>', 'between two pictures', '1')
+    .option(...socketOption)
+    .action(async (options) => {
+      // React and ink take a tenth of a second to load, which no other command should.
+      const { top } = await import('./commands/top.ts');
+      done(await top(options));
+    });
+  program
     .command('capture')
     .description('packets at the agent, and what captures tell')
     .command('learn')

@@ -82,6 +82,9 @@ export function rulesPolicyOf(config: Config): RulesPolicy {
     onFailure: Uint8Array.from(rules, (rule) => failures[rule.onFailure]),
     firewalls: Uint16Array.from(rules, (rule) => rule.firewalls & allFirewalls),
     allFirewalls,
+    logged: Uint8Array.from([...rules, { log: false }], ({ log }) =>
+      config.log.which === 'all' || log ? 1 : 0,
+    ),
     hits: new Float64Array(new SharedArrayBuffer(8 * (rules.length + 1))),
     default: verdicts[config.default],
     established: established[policy.established],

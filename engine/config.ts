@@ -104,7 +104,7 @@ export type TunnelConfig = {
   readonly vxlan: {
     readonly egressVni: number;
     readonly ingressVni: number;
-    /** UDP port of what comes to the host. That of egress is `port`; they may be equal. */
+    /** UDP port of what comes to the host; 0: `port`, as for what leaves it. */
     readonly ingressPort: number;
     /** Six bytes: the workload end of the inner Ethernet header. */
     readonly innerSource: readonly number[];
@@ -159,7 +159,12 @@ export type Config = {
    * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
    */
   readonly rules: readonly Rule[];
-  readonly limits: { readonly flows: number; readonly workers: number };
+  readonly limits: {
+    readonly flows: number;
+    readonly workers: number;
+    /** Look for the next packet for a moment before sleeping, where one is expected. */
+    readonly busyPoll: boolean;
+  };
   readonly control: { readonly socket: string };
   /** Where Prometheus may ask; undefined: nowhere. */
   readonly metrics: { readonly address: string; readonly port: number } | undefined;
@@ -168,6 +173,8 @@ export type Config = {
     readonly format: 'auto' | 'pretty' | 'json';
     /** File that beginnings and ends of flows are appended to; empty: none. */
     readonly flows: string;
+    /** Which flows: all, or those that a rule with `log: true` decided. */
+    readonly which: 'all' | 'rules';
   };
 };
 
@@ -229,9 +236,9 @@ export const defaults = {
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
-  limits: { flows: 1_048_576, workers: 1 },
+  limits: { flows: 1_048_576, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto', flows: '' },
+  log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */
@@ -294,9 +301,9 @@ export const limits = {
 
 /** UDP ports of the tunnel, at both ends: one, or egress's and ingress's. */
 export function tunnelPortsOf({ encapsulation, port, vxlan }: TunnelConfig): readonly number[] {
-  return encapsulation === 'vxlan' && vxlan.ingressPort !== port
-    ? [port, vxlan.ingressPort]
-    : [port];
+  const { ingressPort } = vxlan;
+  const isOne = encapsulation !== 'vxlan' || ingressPort === 0 || ingressPort === port;
+  return isOne ? [port] : [port, ingressPort];
 }
 
 /** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */

@@ -185,8 +185,11 @@ export interface Clock {
 
 /** Sleep until a device or the socket has something to read, or somebody wakes us. */
 export interface Readiness {
-  /** Returns after at most `timeoutMs`, a whole number of milliseconds; 0 returns at once. */
-  wait(timeoutMs: number): void;
+  /**
+   * Returns after at most `timeoutMs`, a whole number of milliseconds, or at once for 0: whether
+   * there is something to read or somebody woke us.
+   */
+  wait(timeoutMs: number): boolean;
 }
 
 export type Io = {

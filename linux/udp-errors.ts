@@ -1,4 +1,4 @@
-/** What the kernel's refusal of a datagram means. */
+/** What the errno of a send means: for the datagram, and for whether to try again. */
 import { constants } from 'node:os';
 import { Reason } from '../parsers/reason.ts';
 

@@ -11,6 +11,7 @@ import {
   addressOf,
   allocate,
   type Fd,
+  keepAddresses,
   LITTLE_ENDIAN,
   type Region,
   recvmmsg,
@@ -25,6 +26,8 @@ export class DatagramReceiver {
   private readonly base: Address;
   private readonly capacity: number;
   private readonly messages: Region;
+  /** Of each message. */
+  private readonly addresses: readonly Address[];
   private readonly vectors: Region;
   private readonly names: Region;
   private readonly controls: Region;
@@ -38,6 +41,10 @@ export class DatagramReceiver {
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.messages = allocate(capacity * abi.mmsghdr.size);
+    const { address } = this.messages;
+    this.addresses = keepAddresses(
+      Array.from({ length: capacity }, (_, index) => address + index * abi.mmsghdr.size),
+    );
     this.vectors = allocate(capacity * abi.iovec.size);
     this.names = allocate(capacity * abi.sockaddr_in.size);
     this.controls = allocate(capacity * receiveControlLength);
@@ -47,13 +54,13 @@ export class DatagramReceiver {
   receive(batch: DatagramBatch): number {
     if (batch !== this.prepared) this.prepare(batch);
     const wanted = Math.min(batch.capacity, this.capacity);
+    this.turn = (this.turn + 1) % this.fds.length;
     let count = 0;
-    this.turn++;
-    for (let index = 0; index < this.fds.length && count < wanted; index++) {
-      const fd = this.fds[(this.turn + index) % this.fds.length];
-      const at = this.messages.address + count * abi.mmsghdr.size;
+    for (let i = 0; i < this.fds.length && count < wanted; i++) {
+      const fd = this.fds[(this.turn + i) % this.fds.length];
+      const received = recvmmsg(fd, this.addresses[count], wanted - count, abi.MSG_DONTWAIT, 0);
       // Negative: nothing there, or the error of an earlier datagram, which this call has cleared.
-      count += Math.max(recvmmsg(fd, at, wanted - count, abi.MSG_DONTWAIT, 0), 0);
+      count += Math.max(received, 0);
     }
     for (let index = 0; index < count; index++) this.take(batch, index);
     batch.count = count;

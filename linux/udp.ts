@@ -26,8 +26,10 @@ import {
   setsockopt,
   socket,
 } from './syscall.ts';
+import { writeSocketAddress } from './udp-message.ts';
 import { DatagramReceiver } from './udp-receive.ts';
-import { DatagramSender, type Peer, writeSocketAddress } from './udp-send.ts';
+import type { Peer } from './udp-row.ts';
+import { DatagramSender } from './udp-send.ts';
 
 /** Enough source ports to spread flows over a firewall's queues and ECMP's paths. */
 const defaultSenders = 16;

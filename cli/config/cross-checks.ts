@@ -21,6 +21,22 @@ export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
   ];
 }
 
+/** What is right and changes nothing: keys of the flow log of which others make no use. */
+export function pointlessKeys({ log, rules }: Partial<Sections>): readonly Misfit[] {
+  if (log === undefined || rules === undefined) return [];
+  const first = rules.findIndex((rule) => rule.log);
+  if (log.which === 'rules' && log.flows === '') {
+    return [{ path: ['log', 'which'], message: 'has no effect without log.flows' }];
+  }
+  if (log.which === 'rules' && first < 0) {
+    const message = 'no rule has log: true, so the flow log stays empty';
+    return [{ path: ['log', 'which'], message }];
+  }
+  if (log.which === 'rules' || first < 0) return [];
+  const message = 'has no effect without log.flows and log.which: rules';
+  return [{ path: ['rules', first, 'log'], message }];
+}
+
 function firewallAddresses(firewalls: readonly FirewallConfig[]): Misfit[] {
   return firewalls.flatMap((firewall, index) => {
     const misfits: Misfit[] = [];

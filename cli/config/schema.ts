@@ -230,11 +230,11 @@ const tunnel = block({
     const own = encapsulation === 'vxlan' ? egressPort : undefined;
     const port = own ?? rest.port ?? standard.port[encapsulation];
     return {
-      ...rest,
       encapsulation,
       vni,
+      ...rest,
       port,
-      vxlan: { ...macs, egressVni, ingressVni, ingressPort: ingressPort ?? port },
+      vxlan: { ...macs, egressVni, ingressVni, ingressPort: ingressPort ?? 0 },
     };
   });
 
@@ -306,6 +306,7 @@ export const sections = {
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+    busyPoll: yesOrNo.default(defaults.limits.busyPoll),
   }),
   control: block({
     socket: text(
@@ -318,6 +319,7 @@ export const sections = {
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
     flows: path.default(defaults.log.flows),
+    which: choice('all', 'rules').default(defaults.log.which),
   }),
 } as const;
 

@@ -84,9 +84,9 @@ policy:
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1 }
+limits: { flows: 64, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
-log: { level: debug, format: json, flows: /var/log/flows.ndjson }
+log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
     'f',
   );
@@ -161,9 +161,9 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1 },
+    limits: { flows: 64, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
-    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
+    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });
 });
 

@@ -100,7 +100,7 @@ function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
   const data: TelemetryWorkerData = {
     targets: [target(url, 'fw-a')],
     schedule,
-    format: { encoding: 'protobuf', compression: 'gzip' },
+    format: { encoding: 'json', compression: 'none' },
     gates: gate.shared,
     counters,
     ...overrides,

@@ -214,8 +214,9 @@ export function createFakeIo(arena: Arena): FakeIo {
     steering: new FakeSteering(),
     clock,
     readiness: {
-      wait(timeoutMs: number): void {
+      wait(timeoutMs: number): boolean {
         clock.nowMs += timeoutMs;
+        return false;
       },
     },
   };

@@ -231,7 +231,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   socket.mtu = options.mtu;
   const clock = new FakeClock();
   const steering = new FakeSteering();
-  const readiness = { wait: () => {} };
+  const readiness = { wait: () => false };
   const encapsulation = createGeneve({
     port: 6081,
     vni: 48813,

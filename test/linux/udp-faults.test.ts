@@ -8,7 +8,7 @@ import { DatagramSender, type SendCalls } from '../../linux/udp-send.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { addPiece, createPieces } from '../../tunnel/pieces.ts';
 
-const { EAGAIN, ECONNREFUSED, EIO, ENETDOWN, ENOBUFS } = constants.errno;
+const { EAGAIN, ECONNREFUSED, EIO, EINVAL, EMSGSIZE, ENETDOWN, ENOBUFS } = constants.errno;
 const peer = 0x0a09_0004;
 const arena = createArena(4, 4);
 
@@ -45,15 +45,25 @@ function start(answers: number[]) {
     sender,
     singles,
     calls: () => calls,
-    /** Queue sends of these sizes (0: one datagram) of 1,000 bytes each, and flush. */
+    /** Queue sends of these sizes (0: one datagram, longer than the last) and flush. */
     send(...segmentSizes: number[]): Reason[] {
-      for (const size of segmentSizes) {
+      for (const [index, size] of segmentSizes.entries()) {
         const pieces = createPieces();
-        addPiece(pieces, arena.scratchAt, 1000);
+        addPiece(pieces, arena.scratchAt, size === 0 ? 1000 + index : 1000);
         sender.queue(pieces, size, peer, 1, 0);
       }
       sender.flush();
       return [...sender.results.subarray(0, segmentSizes.length)] as Reason[];
+    },
+    /** Queue datagrams of these lengths and flush. */
+    sendRow(...lengths: number[]): Reason[] {
+      for (const length of lengths) {
+        const pieces = createPieces();
+        addPiece(pieces, arena.scratchAt, length);
+        sender.queue(pieces, 0, peer, 1, 0);
+      }
+      sender.flush();
+      return [...sender.results.subarray(0, lengths.length)] as Reason[];
     },
   };
 }
@@ -76,6 +86,25 @@ t.test('EIO on a single datagram is its own fate', async (t) => {
   const rig = start([-EIO]);
   t.same(rig.send(0, 0), [Reason.SocketRefused, Reason.Ok]);
   t.equal(rig.sender.segmentation, true);
+});
+
+t.test('datagrams that were joined and cannot go so go one by one', async (t) => {
+  const { Ok, SocketFull } = Reason;
+  const rows: [name: string, answers: number[]][] = [
+    ['too big for the path', [-EMSGSIZE, -EMSGSIZE]],
+    ['too big, before Linux 6.12', [-EINVAL]],
+    ['a device that cannot cut', [-EIO]],
+  ];
+  for (const [name, answers] of rows) {
+    const rig = start(answers);
+    t.same(rig.sendRow(900, 900, 300), [Ok, Ok, Ok], name);
+    t.same(
+      rig.singles.map(({ length }) => length),
+      [900, 900, 300],
+    );
+  }
+  const full = start([-EAGAIN]);
+  t.same(full.sendRow(900, 900, 300), [SocketFull, SocketFull, SocketFull], 'a fate for all');
 });
 
 t.test('EAGAIN: the socket is full for all that follow, and nobody tries for ever', async (t) => {

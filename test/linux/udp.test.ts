@@ -1,12 +1,12 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { socketReason } from '../../linux/udp-errors.ts';
-import { decodeSegmentSize } from '../../linux/udp-receive.ts';
 import {
   writeControlHeaders,
   writeControlValues,
   writeSocketAddress,
-} from '../../linux/udp-send.ts';
+} from '../../linux/udp-message.ts';
+import { decodeSegmentSize } from '../../linux/udp-receive.ts';
 import { Reason } from '../../parsers/reason.ts';
 
 /** A control message: cmsg_len (8), cmsg_level (4), cmsg_type (4), an int. */

@@ -67,6 +67,7 @@ export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Po
     onFailure: Uint8Array.from(rules, ({ onFailure }) => failures[onFailure]),
     firewalls: Uint16Array.from(rules, ({ firewalls }) => firewalls & allFirewalls),
     allFirewalls,
+    logged: new Uint8Array(rules.length + 1).fill(1),
     hits: new Float64Array(rules.length + 1),
     default: Verdict.Redirect,
     established: Established.Pass,
