@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { availableParallelism, hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Settings } from '../engine/config.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
@@ -21,7 +21,7 @@ import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
-import { createTunnelSockets } from '../linux/udp.ts';
+import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
@@ -34,6 +34,19 @@ import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
+
+function socketOptionsOf(config: Settings): TunnelSocketOptions {
+  const [port, ingressPort] = tunnelPortsOf(config.tunnel);
+  if (ingressPort === undefined) {
+    const firewalls = config.firewalls.map(({ address }) => ({ address, port }));
+    return { port, firewalls, senders };
+  }
+  const firewalls = config.firewalls.flatMap(({ address }) => [
+    { address, port, direction: Direction.Egress },
+    { address, port: ingressPort, direction: Direction.Ingress },
+  ]);
+  return { port, ingressPort, firewalls, senders };
+}
 
 function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): EngineOptions {
   return {
@@ -60,6 +73,7 @@ function telemetryDataOf(
       identity: { ...agent, firewall: name },
     })),
     schedule: config.telemetry,
+    format: config.telemetry,
     gates,
     counters,
   };
@@ -83,11 +97,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
-    const sockets = createTunnelSockets({
-      port: config.tunnel.port,
-      firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-      senders,
-    });
+    const sockets = createTunnelSockets(socketOptionsOf(config));
     closers.add(() => sockets.close());
     const waker = createWaker();
     closers.add(() => waker.close());
@@ -103,7 +113,11 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
         direction: queue % 2 === 0 ? Direction.Egress : Direction.Ingress,
         interfaceIndex: links.interfaces[(queue >> 1) % links.interfaces.length].index,
       })),
-      sockets: { receive: sockets.receive, peers: sockets.peers },
+      sockets: {
+        receive: sockets.receive,
+        receiveIngress: sockets.receiveIngress,
+        peers: sockets.peers,
+      },
       wakeFd: waker.fd,
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,

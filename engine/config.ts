@@ -110,6 +110,8 @@ export type TunnelConfig = {
   readonly vxlan: {
     readonly egressVni: number;
     readonly ingressVni: number;
+    /** UDP port of what comes to the host; 0: `port`, as for what leaves it. */
+    readonly ingressPort: number;
     /** Six bytes: the workload end of the inner Ethernet header. */
     readonly innerSource: readonly number[];
     /** Six bytes: the firewall end. */
@@ -123,6 +125,12 @@ export type TelemetryConfig = {
   /** Attempts in a row before the gate closes, the first one included. */
   readonly retries: number;
   readonly startupGraceMs: number;
+};
+
+/** How a report is written: both encodings are OTLP/HTTP's own. */
+export type TelemetryFormat = {
+  readonly encoding: 'json' | 'protobuf';
+  readonly compression: 'none' | 'gzip';
 };
 
 export type PolicyConfig = {
@@ -149,7 +157,7 @@ export type Config = {
   readonly firewalls: readonly FirewallConfig[];
   readonly ha: HaConfig;
   readonly tunnel: TunnelConfig;
-  readonly telemetry: TelemetryConfig;
+  readonly telemetry: TelemetryConfig & TelemetryFormat;
   readonly policy: PolicyConfig;
   /** What no rule matches. */
   readonly default: Action;
@@ -205,6 +213,8 @@ export const defaults = {
   },
   /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
   telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
+  /** What a person can read, and every collector takes. */
+  telemetryFormat: { encoding: 'json', compression: 'none' },
   ha: {
     distribution: 'active-passive',
     /** A firewall that comes and goes must not take the traffic with it each time. */
@@ -298,6 +308,13 @@ export const limits = {
   /** The rules' limit at 300 bytes each; a bound on what the parser is given. */
   fileBytes: { min: 0, max: 33_554_432 },
 } as const satisfies Record<string, Range>;
+
+/** UDP ports of the tunnel, at both ends: one, or egress's and ingress's. */
+export function tunnelPortsOf({ encapsulation, port, vxlan }: TunnelConfig): readonly number[] {
+  const { ingressPort } = vxlan;
+  const isOne = encapsulation !== 'vxlan' || ingressPort === 0 || ingressPort === port;
+  return isOne ? [port] : [port, ingressPort];
+}
 
 /** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */
 export function leaseMs(telemetry: TelemetryConfig): number {

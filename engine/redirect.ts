@@ -37,7 +37,14 @@ import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
 import { Loops } from './loops.ts';
-import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
+import {
+  createPacket,
+  headersLength,
+  isPartialInPlace,
+  loadPacket,
+  type Packet,
+  wirePackets,
+} from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { noFirewall } from './peers.ts';
 import { Elsewhere, firewallFor, placeKey } from './placement.ts';
@@ -260,7 +267,7 @@ export class Redirect {
     const { flows } = path;
     // An error is about the flow and not of it: it keeps nothing alive.
     if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
-    flows.account(flow, device.direction, wirePackets(packet), packet.length);
+    this.account(flow, device.direction);
     if (path.gate === GateView.Closed && !this.survives(flow, path.onLoss)) {
       return this.end(path.droppedReason);
     }
@@ -380,9 +387,18 @@ export class Redirect {
     this.end(result === Reason.Ok ? reason : result);
   }
 
+  /** As many packets and bytes as the wire has: each segment has headers of its own. */
+  private account(flow: number, direction: Direction): void {
+    const { packet, path } = this;
+    const { view } = path.arena;
+    const packets = wirePackets(view, packet);
+    const headers = packets === 1 ? 0 : headersLength(view, packet, packet.gso);
+    path.flows.account(flow, direction, packets, packet.length + (packets - 1) * headers);
+  }
+
   /** The end of the packet at hand. */
   private end(reason: Reason): void {
-    const { packet } = this;
-    count(this.path.counters, reason, wirePackets(packet), packet.length);
+    const { packet, path } = this;
+    count(path.counters, reason, wirePackets(path.arena.view, packet), packet.length);
   }
 }

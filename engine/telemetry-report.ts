@@ -1,10 +1,10 @@
 /**
- * The body of one telemetry POST: an OTLP metrics export in JSON, as any OpenTelemetry collector
- * takes it at /v1/metrics. Counters are cumulative since the start of the agent; a reason that
- * never happened has no data point. Only the telemetry worker uses this file.
+ * The body of one telemetry POST: an OTLP metrics export in JSON or protobuf, as any OpenTelemetry
+ * collector takes it at /v1/metrics. Counters are cumulative since the start of the agent; a reason
+ * that never happened has no data point. Only the telemetry worker uses this file.
  */
 import { type Attributes, type HrTime, ValueType } from '@opentelemetry/api';
-import { JsonMetricsSerializer } from '@opentelemetry/otlp-transformer';
+import { JsonMetricsSerializer, ProtobufMetricsSerializer } from '@opentelemetry/otlp-transformer';
 import { type Resource, resourceFromAttributes } from '@opentelemetry/resources';
 import {
   AggregationTemporality,
@@ -13,10 +13,24 @@ import {
   type MetricData,
 } from '@opentelemetry/sdk-metrics';
 import { reasonCount, reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { TelemetryFormat } from './config.ts';
 import { type Counters, Gauge } from './counters.ts';
 import type { GateStatus } from './gate.ts';
 
-export const reportContentType = 'application/json';
+type Encoding = TelemetryFormat['encoding'];
+
+/** OTLP specification, "OTLP/HTTP Request". */
+export const contentTypes: Readonly<Record<Encoding, string>> = {
+  json: 'application/json',
+  protobuf: 'application/x-protobuf',
+};
+
+const serializers = { json: JsonMetricsSerializer, protobuf: ProtobufMetricsSerializer } as const;
+
+/** A request without metrics, which a collector takes and forgets. */
+export function emptyReport(encoding: Encoding): Uint8Array {
+  return Buffer.from(encoding === 'json' ? '{"resourceMetrics":[]}' : '');
+}
 
 export type AgentIdentity = {
   readonly version: string;
@@ -35,11 +49,13 @@ export type AgentEvent = 'start' | 'stop';
 
 export class TelemetryReport {
   private readonly identity: AgentIdentity;
+  private readonly encoding: Encoding;
   private readonly resource: Resource;
   private readonly startTime: HrTime;
 
-  constructor(identity: AgentIdentity) {
+  constructor(identity: AgentIdentity, encoding: Encoding) {
     this.identity = identity;
+    this.encoding = encoding;
     this.startTime = toHrTime(identity.startedMs);
     this.resource = resourceFromAttributes({
       'service.name': 'microperimeter',
@@ -77,7 +93,7 @@ export class TelemetryReport {
       const points = events.map((event) => this.point(1, time, { event }));
       metrics.push(this.gauge('microperimeter.agent.event', '{event}', points));
     }
-    const body = JsonMetricsSerializer.serializeRequest({
+    const body = serializers[this.encoding].serializeRequest({
       resource: this.resource,
       scopeMetrics: [
         { scope: { name: 'microperimeter', version: this.identity.version }, metrics },

@@ -3,7 +3,7 @@
  * closed when it dies, stopped within a bounded time.
  */
 import type { Worker } from 'node:worker_threads';
-import type { TelemetryConfig } from './config.ts';
+import type { TelemetryConfig, TelemetryFormat } from './config.ts';
 import { Deaths } from './deaths.ts';
 import { type Gate, GateCause } from './gate.ts';
 import { startWorker } from './start-worker.ts';
@@ -19,6 +19,7 @@ export type TelemetryWorkerData = {
     readonly identity: AgentIdentity;
   }[];
   readonly schedule: TelemetryConfig;
+  readonly format: TelemetryFormat;
   /** `Gate.shared`. */
   readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes (engine/counters.ts). */

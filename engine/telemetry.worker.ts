@@ -6,12 +6,13 @@
  * It closes the gates by doing nothing: if this thread hangs or dies, the lease runs out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { TelemetryConfig } from './config.ts';
+import { gzipSync } from 'node:zlib';
+import type { TelemetryConfig, TelemetryFormat } from './config.ts';
 import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
-import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
+import { type AgentEvent, contentTypes, TelemetryReport } from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
 import { monotonicMs } from './ticks.ts';
 
@@ -43,6 +44,7 @@ class Reporter {
   private readonly firewall: number;
   private readonly gate: Gate;
   private readonly schedule: TelemetryConfig;
+  private readonly format: TelemetryFormat;
   private readonly counters: PublishedCounters;
   private readonly client: TelemetryClient;
   private readonly report: TelemetryReport;
@@ -57,7 +59,8 @@ class Reporter {
     this.schedule = data.schedule;
     this.counters = openPublishedCounters(data.counters);
     this.client = new TelemetryClient(url, credentials);
-    this.report = new TelemetryReport(identity);
+    this.format = data.format;
+    this.report = new TelemetryReport(identity, data.format.encoding);
   }
 
   stop(): void {
@@ -87,7 +90,9 @@ class Reporter {
   private post(events: readonly AgentEvent[], timeoutMs: number) {
     const status = this.gate.status(monotonicMs());
     const body = this.report.build(snapshot(this.counters), status, events, Date.now());
-    return this.client.post(body, reportContentType, timeoutMs);
+    const contentType = contentTypes[this.format.encoding];
+    if (this.format.compression === 'none') return this.client.post(body, contentType, timeoutMs);
+    return this.client.post(gzipSync(body), contentType, timeoutMs, 'gzip');
   }
 
   private apply(decision: Decision): void {

@@ -1,8 +1,8 @@
 /**
  * The tunnel's UDP sockets. `createTunnelSockets` makes them in the main thread: one that receives
- * on the tunnel's port from anybody (a firewall answers from any source port), and for each
- * firewall several connected ones that send. `openTunnelSocket` moves datagrams through them, in
- * any thread.
+ * on the tunnel's port (or two, where each direction has its own) from anybody (a firewall answers
+ * from any source port), and for each firewall several connected ones that send.
+ * `openTunnelSocket` moves datagrams through them, in any thread.
  *
  * A sender's source address is what the route had when it was connected: on a host whose address
  * changes, `reconnectSenders` looks it up again.
@@ -10,7 +10,7 @@
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
 import type { DatagramBatch, TunnelSocket } from '../engine/io.ts';
-import type { Pieces } from '../tunnel/pieces.ts';
+import type { Direction, Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import { callFailed, errnoName, SystemError } from './errors.ts';
 import { Closers } from './fd.ts';
@@ -41,10 +41,15 @@ const sendBufferLength = 4 * 1024 * 1024;
 export type TunnelSocketOptions = {
   /** Where firewalls' answers arrive. */
   readonly port: number;
+  /** And where else, when each direction has a port of its own. */
+  readonly ingressPort?: number;
   /** Local address, int32; 0 or absent for any. */
   readonly address?: number;
-  /** Distinct addresses, int32, with the port that the tunnel has there. */
-  readonly firewalls: readonly { readonly address: number; readonly port: number }[];
+  /**
+   * Addresses, int32, with the port that the tunnel has there: one entry each, or one for each
+   * direction.
+   */
+  readonly firewalls: readonly Pick<Peer, 'address' | 'port' | 'direction'>[];
   /** Sockets, and so source ports, for each firewall. */
   readonly senders?: number;
   /** Source ports to choose from, both included; absent: the kernel chooses. */
@@ -56,6 +61,8 @@ export type TunnelSocketOptions = {
 /** Plain numbers, to be handed to another thread. */
 export type TunnelDescriptors = {
   readonly receive: Fd;
+  /** Of `ingressPort`, where there is one. */
+  readonly receiveIngress: Fd | undefined;
   readonly peers: readonly Peer[];
 };
 
@@ -73,16 +80,22 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
   requireFeature(features.udpJoining);
   const closers = new Closers();
   try {
-    const receive = createReceiver(options, closers);
+    const { ingressPort, port } = options;
+    const receive = createReceiver(options.address ?? 0, port, closers);
+    const receiveIngress =
+      ingressPort === undefined
+        ? undefined
+        : createReceiver(options.address ?? 0, ingressPort, closers);
     const ports = new SourcePorts(options.sourcePorts);
-    const peers = options.firewalls.map(({ address, port }) => ({
+    const peers = options.firewalls.map(({ address, direction, port }) => ({
       address,
       port,
+      direction,
       senders: Array.from({ length: options.senders ?? defaultSenders }, () =>
         createSender(options, address, port, ports, closers),
       ),
     }));
-    return { receive, peers, close: () => closers.closeAll() };
+    return { receive, receiveIngress, peers, close: () => closers.closeAll() };
   } catch (error) {
     closers.closeAll();
     throw error;
@@ -136,7 +149,7 @@ class UdpTunnelSocket implements TunnelSocket {
     batchSize: number,
     segmentation: boolean,
   ) {
-    this.receiver = new DatagramReceiver(descriptors.receive, arena, batchSize);
+    this.receiver = new DatagramReceiver(receiversOf(descriptors), arena, batchSize);
     this.sender = new DatagramSender(descriptors.peers, arena, batchSize, segmentation);
     this.results = this.sender.results;
   }
@@ -150,8 +163,15 @@ class UdpTunnelSocket implements TunnelSocket {
     return this.receiver.receive(batch);
   }
 
-  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
-    return this.sender.queue(pieces, segmentSize, peer, entropy, tos);
+  queue(
+    pieces: Pieces,
+    segmentSize: number,
+    peer: number,
+    entropy: number,
+    tos: number,
+    direction?: Direction,
+  ): boolean {
+    return this.sender.queue(pieces, segmentSize, peer, entropy, tos, direction);
   }
 
   flush(): number {
@@ -163,13 +183,18 @@ class UdpTunnelSocket implements TunnelSocket {
   }
 }
 
-function createReceiver(options: TunnelSocketOptions, closers: Closers): Fd {
+/** What becomes readable when an answer has come. */
+export function receiversOf({ receive, receiveIngress }: TunnelDescriptors): readonly Fd[] {
+  return receiveIngress === undefined ? [receive] : [receive, receiveIngress];
+}
+
+function createReceiver(address: number, port: number, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
   check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
-  if (bindTo(fd, options.address ?? 0, options.port) < 0) {
+  if (bindTo(fd, address, port) < 0) {
     const code = errno();
-    if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${options.port}`);
+    if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${port}`);
     throw callFailed('bind', code);
   }
   return fd;

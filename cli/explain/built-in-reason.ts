@@ -14,7 +14,7 @@ export type BuiltInReason = {
 };
 
 const none: BuiltIns = {
-  tunnelPort: -1,
+  tunnelPorts: [],
   tunnelPeers: [],
   telemetry: [],
   management: [],
@@ -30,10 +30,10 @@ function holds(builtIns: BuiltIns, connection: Connection): boolean {
 export function builtInReason(all: BuiltIns, connection: Connection): BuiltInReason | undefined {
   if (!holds(all, connection)) return undefined;
   if (holds(none, connection)) return { why: always(connection) };
-  const { tunnelPort, tunnelPeers } = all;
+  const { tunnelPorts, tunnelPeers } = all;
   // Two peers a firewall: its address and the network that may answer for it.
   const tunnel = tunnelPeers.findIndex((peer) =>
-    holds({ ...none, tunnelPort, tunnelPeers: [peer] }, connection),
+    holds({ ...none, tunnelPorts, tunnelPeers: [peer] }, connection),
   );
   if (tunnel >= 0) {
     const path = ['firewalls', tunnel >> 1, tunnel % 2 === 0 ? 'address' : 'returnFrom'];

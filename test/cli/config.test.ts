@@ -26,7 +26,7 @@ t.test('the smallest file has every default', async (t) => {
   });
   t.match(config.tunnel, { encapsulation: 'geneve', vni: 48813, port: 6081, mtu: 0 });
   t.match(config.tunnel.vxlan, { egressVni: 48813, ingressVni: 48813 });
-  t.same(config.telemetry, defaults.telemetry);
+  t.same(config.telemetry, { ...defaults.telemetry, ...defaults.telemetryFormat });
   t.same(config.policy, defaults.policy);
   t.equal(config.default, 'redirect');
   t.same(config.rules, []);
@@ -71,8 +71,10 @@ tunnel:
     optionData: "aa00bbcc00000000", directionBit: 9, cookieAt: none }
   gwlb: { endpointId: "0x0123456789ABCDEF", attachmentId: 0x10 }
   gcp: { endpointId: "0xCAFE0001cafe0002", profileId: 255 }
-  vxlan: { egressVni: 800, innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
-telemetry: { interval: 500ms, timeout: 0.3s, retries: 2, startupGrace: 2m }
+  vxlan: { egressVni: 800, egressPort: 10800, ingressPort: 10801,
+    innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
+telemetry: { interval: 500ms, timeout: 0.3s, retries: 2, startupGrace: 2m,
+  encoding: protobuf, compression: gzip }
 policy:
   mode: observe
   rollout: 25%
@@ -127,7 +129,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
     tunnel: {
       encapsulation: 'vxlan',
       vni: 7,
-      port: 4789,
+      port: 10800,
       mtu: 9000,
       geneve: {
         inner: 'ethernet',
@@ -142,11 +144,15 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
       vxlan: {
         egressVni: 800,
         ingressVni: 7,
+        ingressPort: 10801,
         innerSource: [2, 0, 0, 0, 0, 10],
         innerDestination: [2, 0, 0, 0, 0, 11],
       },
     },
-    telemetry: { intervalMs: 500, timeoutMs: 300, retries: 2, startupGraceMs: 120_000 },
+    telemetry: {
+      ...{ intervalMs: 500, timeoutMs: 300, retries: 2, startupGraceMs: 120_000 },
+      ...{ encoding: 'protobuf', compression: 'gzip' },
+    },
     policy: {
       mode: 'observe',
       rolloutPercent: 25,

@@ -100,6 +100,7 @@ function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
   const data: TelemetryWorkerData = {
     targets: [target(url, 'fw-a')],
     schedule,
+    format: { encoding: 'json', compression: 'none' },
     gates: gate.shared,
     counters,
     ...overrides,
