@@ -128,6 +128,8 @@ export type PolicyConfig = {
   /** Firewalls take telemetry, and none of them is healthy. */
   readonly onFirewallDown: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
+  /** From the start of the host, and of the agent, until the firewall takes the first telemetry. */
+  readonly onBoot: 'pass' | 'drop';
   /** Connections that began where the firewall did not see it. */
   readonly established: 'pass' | 'redirect' | 'reset';
 };
@@ -149,7 +151,12 @@ export type Config = {
    * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
    */
   readonly rules: readonly Rule[];
-  readonly limits: { readonly flows: number; readonly workers: number };
+  readonly limits: {
+    readonly flows: number;
+    readonly workers: number;
+    /** Look for the next packet for a moment before sleeping, where one is expected. */
+    readonly busyPoll: boolean;
+  };
   readonly control: { readonly socket: string };
   /** Where Prometheus may ask; undefined: nowhere. */
   readonly metrics: { readonly address: string; readonly port: number } | undefined;
@@ -158,6 +165,8 @@ export type Config = {
     readonly format: 'auto' | 'pretty' | 'json';
     /** File that beginnings and ends of flows are appended to; empty: none. */
     readonly flows: string;
+    /** Which flows: all, or those that a rule with `log: true` decided. */
+    readonly which: 'all' | 'rules';
   };
 };
 
@@ -211,14 +220,15 @@ export const defaults = {
     onTelemetryLoss: 'pass',
     onFirewallDown: 'pass',
     onAgentFailure: 'pass',
+    onBoot: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
-  limits: { flows: 1_048_576, workers: 1 },
+  limits: { flows: 1_048_576, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto', flows: '' },
+  log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */

@@ -88,6 +88,7 @@ export class Flows {
   private readonly ports: Int32Array;
   private readonly hash: Int32Array;
   private readonly closing: Uint8Array;
+  private readonly logged: Uint8Array;
   private readonly progress: Uint8Array;
   private readonly queues: FlowQueues;
   private readonly log: FlowLogWriter;
@@ -140,6 +141,7 @@ export class Flows {
     this.ports = columns.ports;
     this.hash = new Int32Array(capacity);
     this.closing = new Uint8Array(capacity);
+    this.logged = new Uint8Array(capacity);
     this.progress = new Uint8Array(capacity);
     this.free = new Int32Array(capacity);
     this.freeCount = capacity;
@@ -233,6 +235,7 @@ export class Flows {
    * Note which rule of which policy decided the flow that has just begun.
    * @param firewalls the set of those that may hold it
    * @param firewall the one that does
+   * @param logged 1: its beginning and its end are for the log
    */
   describe(
     flow: number,
@@ -241,13 +244,15 @@ export class Flows {
     onFailure: OnFailure,
     firewalls: number,
     firewall: number,
+    logged = 1,
   ): void {
     this.columns.rule[flow] = rule;
     this.columns.generation[flow] = generation;
     this.onFailure[flow] = onFailure;
     this.firewalls[flow] = firewalls;
     this.firewall[flow] = firewall;
-    this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
+    this.logged[flow] = logged;
+    if (logged === 1) this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 
   /** Count what the host sent (egress) or the network brought (ingress). */
@@ -258,15 +263,13 @@ export class Flows {
   }
 
   /**
-   * Select a flow known by number for a packet between two addresses (a later fragment, which has
-   * no ports): false when the record has ended or now belongs to others.
+   * Select a flow known by number for a packet that has no ports (a later fragment): false when the
+   * record has ended, or serves another connection by now, which has another cookie.
    */
-  select(flow: number, source: number, target: number): boolean {
-    if (this.used[flow] === 0) return false;
-    this.sourceIsA = this.addressA[flow] === source && this.addressB[flow] === target ? 1 : 0;
-    return (
-      this.sourceIsA === 1 || (this.addressA[flow] === target && this.addressB[flow] === source)
-    );
+  select(flow: number, cookie: number, sourceIsA: number): boolean {
+    if (this.used[flow] === 0 || this.cookie[flow] !== cookie) return false;
+    this.sourceIsA = sourceIsA;
+    return true;
   }
 
   /** 0 when the packet that `find` was last asked for leaves this host, 1 when it comes to it. */
@@ -382,6 +385,7 @@ export class Flows {
   }
 
   private writeEnd(flow: number, otherwise: FlowEnd): void {
+    if (this.logged[flow] === 0) return;
     let end = otherwise;
     if (this.state[flow] === FlowState.Closed) {
       end = (this.closing[flow] & Closing.Rst) !== 0 ? FlowEnd.Rst : FlowEnd.Fin;

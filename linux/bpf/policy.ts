@@ -25,15 +25,8 @@ export type ManagementException = {
 
 export type Endpoint4 = { readonly address: Address4; readonly port: number };
 
-/** Immutable; everything in it becomes constants in the programs. */
-export type SteeringPolicy = {
-  /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
-  readonly interfaces: readonly SteeringInterface[];
-  readonly tun: {
-    /** Any one of its queues. */
-    readonly fd: number;
-    readonly index: number;
-  };
+/** What is never redirected, and passes the boot guard, too. */
+export type Exclusions = {
   /** Where tunnel packets go to. */
   readonly firewalls: readonly Endpoint4[];
   /** Local UDP port that tunnel packets come to. */
@@ -46,7 +39,20 @@ export type SteeringPolicy = {
   /** Directed broadcast addresses of the interfaces. */
   readonly broadcasts: readonly Address4[];
   readonly ipv6: 'pass' | 'drop';
+};
+
+/** Immutable; everything in it becomes constants in the programs. */
+export type SteeringPolicy = Exclusions & {
+  /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
+  readonly interfaces: readonly SteeringInterface[];
+  readonly tun: {
+    /** Any one of its queues. */
+    readonly fd: number;
+    readonly index: number;
+  };
   readonly onAgentFailure: 'pass' | 'drop';
+  /** Until the data path has given its first heartbeat; 'pass': what `onAgentFailure` says. */
+  readonly onBoot: 'pass' | 'drop';
   /** A heartbeat older than this is an agent that failed; at most 30 minutes. */
   readonly heartbeatTimeoutMs: number;
   /** Where links outlive the process when `onAgentFailure` is `drop`; on a bpffs, or made one. */
@@ -148,6 +154,8 @@ export const CounterKind = {
   droppedQueue: 10,
   /** Went on: to or from a network all of whose connections pass. */
   passedNetwork: 11,
+  /** Dropped: the data path has not given a heartbeat yet. */
+  droppedStarting: 12,
 } as const;
 export type CounterKind = (typeof CounterKind)[keyof typeof CounterKind];
 export type CounterName = keyof typeof CounterKind;

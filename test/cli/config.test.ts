@@ -77,14 +77,14 @@ policy:
   onTelemetryLoss: drop
   onFirewallDown: drop
   onAgentFailure: drop
-  onBoot: pass
+  onBoot: drop
   established: reset
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1 }
+limits: { flows: 64, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
-log: { level: debug, format: json, flows: /var/log/flows.ndjson }
+log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
     'f',
   );
@@ -150,13 +150,14 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
       onTelemetryLoss: 'drop',
       onFirewallDown: 'drop',
       onAgentFailure: 'drop',
+      onBoot: 'drop',
       established: 'reset',
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1 },
+    limits: { flows: 64, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
-    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
+    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });
 });
 

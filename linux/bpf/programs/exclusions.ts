@@ -27,12 +27,12 @@ import {
   R10,
 } from '../asm.ts';
 import {
+  type Exclusions,
   flowKey,
   type ManagementException,
   networkHalf,
   networkWord,
   type Prefix4,
-  type SteeringPolicy,
 } from '../policy.ts';
 
 export const IPPROTO_TCP = 6;
@@ -75,7 +75,7 @@ function unlessInside(at: number, prefix: Prefix4, target: string): Item[] {
  * By address alone. Multicast and broadcast count as destinations only: as a source they are
  * forged, and must not be a way around the firewall.
  */
-export function addressExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+export function addressExclusions(policy: Exclusions, direction: Direction): Item[] {
   const destination = direction === Direction.Egress ? remote : local;
   const hosts = policy.broadcasts.map((address): Prefix4 => ({ address, length: 32 }));
   return [
@@ -98,7 +98,7 @@ function wholePrefix(exception: ManagementException, next: string): Item[] {
 }
 
 /** Of fragments: those of UDP between us and a firewall. R8 holds the protocol. */
-export function fragmentExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+export function fragmentExclusions(policy: Exclusions, direction: Direction): Item[] {
   return [
     jne.imm(R8, IPPROTO_UDP, 'no-tunnel-fragment'),
     ...tunnelPeers(policy, direction).flatMap((peer) => whenInside(remote, peer, 'excluded')),
@@ -106,13 +106,13 @@ export function fragmentExclusions(policy: SteeringPolicy, direction: Direction)
   ];
 }
 
-function tunnelPeers(policy: SteeringPolicy, direction: Direction): Prefix4[] {
+function tunnelPeers(policy: Exclusions, direction: Direction): Prefix4[] {
   const firewalls = policy.firewalls.map(({ address }): Prefix4 => ({ address, length: 32 }));
   return direction === Direction.Egress ? firewalls : [...firewalls, ...policy.returnFrom];
 }
 
 /** By ports, of whole TCP and UDP packets. R8 holds the protocol. */
-export function portExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+export function portExclusions(policy: Exclusions, direction: Direction): Item[] {
   return [
     jne.imm(R8, IPPROTO_UDP, 'not-udp'),
     ...dhcp(),
@@ -148,7 +148,7 @@ function dhcp(): Item[] {
   ];
 }
 
-function tunnelEgress(policy: SteeringPolicy): Item[] {
+function tunnelEgress(policy: Exclusions): Item[] {
   return policy.firewalls.flatMap((firewall, index) => [
     ...unlessInside(remote, { address: firewall.address, length: 32 }, `firewall-${index}`),
     load16(R1, R10, remotePort),
@@ -157,7 +157,7 @@ function tunnelEgress(policy: SteeringPolicy): Item[] {
   ]);
 }
 
-function tunnelIngress(policy: SteeringPolicy): Item[] {
+function tunnelIngress(policy: Exclusions): Item[] {
   return [
     load16(R1, R10, localPort),
     jne.imm(R1, networkHalf(policy.tunnelPort), 'not-tunnel'),

@@ -65,6 +65,7 @@ import {
 import {
   CounterKind,
   controlPage,
+  type Exclusions,
   flowKey,
   flowValue,
   heartbeatBiasHigh,
@@ -103,7 +104,7 @@ const tcpFlagsAt = transportAt + 13;
 const ipv6At = transportAt - 40;
 const typeAt = ipv6At - 8;
 const networkAt = typeAt - 8;
-const counterAt = networkAt - 8;
+export const counterAt = networkAt - 8;
 
 /**
  * What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection.
@@ -154,7 +155,7 @@ function takeOurMark(): Item[] {
  * own multicast, looped back by the kernel, has no Ethernet header. A unicast packet in a multicast
  * frame is the host's to accept, so it is steered like any other.
  */
-function onlyToUs(): Item[] {
+export function onlyToUs(): Item[] {
   return [
     load32(R2, R6, skb.pkt_type),
     jeq.imm(R2, PACKET_OTHERHOST, 'go-on'),
@@ -162,7 +163,7 @@ function onlyToUs(): Item[] {
   ];
 }
 
-function onlyIpv4(policy: SteeringPolicy): Item[] {
+export function onlyIpv4(policy: Pick<Exclusions, 'ipv6'>): Item[] {
   const drop = policy.ipv6 === 'drop';
   return [
     load32(R2, R6, skb.vlan_present),
@@ -209,7 +210,7 @@ function readPacketFromR2(stackAt: number, length: number): Item[] {
 }
 
 /** Fills the key but for its ports. A packet without a whole header is the kernel's to refuse. */
-function readAddresses(direction: Direction): Item[] {
+export function readAddresses(direction: Direction): Item[] {
   const source = direction === Direction.Egress ? flowKey.local : flowKey.remote;
   const destination = direction === Direction.Egress ? flowKey.remote : flowKey.local;
   return [
@@ -231,7 +232,7 @@ function readAddresses(direction: Direction): Item[] {
  * Falls through with the ports in the key, else jumps to `fragment` (more fragments, or not the
  * first one) or `control`. R7 becomes keyWhole or keyOpens.
  */
-function readPorts(direction: Direction): Item[] {
+export function readPorts(direction: Direction): Item[] {
   return [
     load16(R1, R10, ipAt + 6),
     jset.imm(R1, networkHalf(0x3fff), 'fragment'),
@@ -284,6 +285,7 @@ function obeyControl(policy: SteeringPolicy): Item[] {
     loadConstant(R1, heartbeatBiasHigh, 0),
     add.reg(R0, R1),
     load64(R1, R9, controlPage.heartbeat),
+    ...(policy.onBoot === 'drop' ? [jeq.imm(R1, 0, 'starting')] : []),
     sub.reg(R0, R1),
     jsgt.imm(R0, Math.ceil(policy.heartbeatTimeoutMs * ticksPerMs), 'agent-dead'),
     load32(R1, R9, controlPage.mode),
@@ -364,6 +366,9 @@ function ends(policy: SteeringPolicy): Item[] {
   return [
     label('agent-dead'),
     ...agentDead,
+    ...(policy.onBoot === 'drop'
+      ? [label('starting'), ...finish(TC_ACT_SHOT, CounterKind.droppedStarting)]
+      : []),
     label('mode-pass'),
     ...finish(TC_ACT_UNSPEC, CounterKind.passedMode),
     label('mode-drop'),
