@@ -124,6 +124,7 @@ export class Peers {
     this.choice = new Firewalls({ seeds, spread, preempt, holdDownMs, graceMs }, nowMs);
     this.graceEndMs = nowMs + graceMs;
     this.everUsable = this.columns.changes.some((count) => count > 0);
+    if (probe !== 'off') this.awaitProbes();
     this.health = probe === 'tunnel' ? this.startHealth(nowMs) : [];
     this.prober = new Prober(
       arena,
@@ -139,13 +140,20 @@ export class Peers {
     this.silentSinceMs = new Float64Array(count).fill(-1);
   }
 
+  /** Nothing is known of a firewall before its first probe, unless a worker before knew it. */
+  private awaitProbes(): void {
+    const { probeState } = this.columns;
+    for (let i = 0; i < this.count; i++) {
+      if (probeState[i] === ProbeState.Off) probeState[i] = ProbeState.Waiting;
+    }
+  }
+
   private startHealth(nowMs: number): readonly ProbeHealth[] {
     const { probeFailures, probeIntervalMs } = this.options;
     const { probeState } = this.columns;
-    return this.options.firewalls.map((_, i) => {
-      if (probeState[i] === ProbeState.Off) probeState[i] = ProbeState.Waiting;
-      return new ProbeHealth(probeIntervalMs, probeFailures, nowMs, probeState[i] as ProbeState);
-    });
+    return [...probeState].map(
+      (state) => new ProbeHealth(probeIntervalMs, probeFailures, nowMs, state as ProbeState),
+    );
   }
 
   /** Whether there is a probe through the tunnel. */

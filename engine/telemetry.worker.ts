@@ -8,6 +8,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { TelemetryConfig } from './config.ts';
 import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
+import { probeEndpoints } from './endpoint-probe.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
@@ -102,9 +103,12 @@ class Reporter {
 /** All firewalls get telemetry all the time, so that one that waits is known to be well. */
 async function main(data: TelemetryWorkerData): Promise<void> {
   const reporters = openGates(data.gates).map((gate, i) => new Reporter(data, i, gate));
+  const stop = new AbortController();
   parentPort?.once('message', () => {
+    stop.abort();
     for (const reporter of reporters) reporter.stop();
   });
+  if (data.endpoints !== undefined) void probeEndpoints(data.endpoints, stop.signal);
   const failures = await Promise.all(reporters.map((reporter) => reporter.run()));
   const named = failures.flatMap((failure, i) =>
     failure === '' ? [] : `${data.targets[i]!.identity.firewall}: ${failure}`,

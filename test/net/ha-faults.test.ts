@@ -3,8 +3,9 @@
  * test/net/ha.test.ts.
  */
 import t from 'tap';
-import { pause } from '../../lab/program.ts';
+import { pause, start } from '../../lab/program.ts';
 import { activeOf, firewallsOf, Pinging, reachFirewalls, startHa } from '../support/ha.ts';
+import { shell } from '../support/hairpin.ts';
 
 const fast = { probe: { interval: '100ms' } } as const;
 const isActive = (name: string) => (all: Awaited<ReturnType<typeof firewallsOf>>) =>
@@ -50,6 +51,37 @@ t.test('it answers the tunnel and not telemetry', async (t) => {
   const gap = pinging.longestGap(refusedMs);
   t.ok(gap < 200, `no packet was lost: the longest silence was ${gap} ms`);
 });
+
+t.test('probed by HTTP: the appliance that says it is not well is left', async (t) => {
+  const probe = { kind: 'http', port: 8080, path: '/health', interval: '100ms' };
+  const { agent, lab } = await startHa(t, {
+    ha: { probe },
+    before: (lab) => lab.hosts.map((host) => start(host, process.execPath, ['-e', healthServer])),
+  });
+  const all = await firewallsOf(agent);
+  t.same(activeOf(all), ['fw-a']);
+  t.match(all[0], { probe: { kind: 'http', state: 'answered' } });
+  const pinging = new Pinging(lab.topology.workload);
+  t.teardown(() => pinging.stop());
+  await pause(300);
+  await shell(lab.hosts[0]!, 'curl -s http://10.9.0.4:8080/ail');
+  const sickMs = Date.now();
+  const now = await reachFirewalls(agent, 'fw-b is active', isActive('fw-b'), 2000);
+  t.ok(Date.now() - sickMs < 800, `after ${Date.now() - sickMs} ms`);
+  t.match(now[0]!.why, /does not answer the http probe on port 8080/);
+  const { counters } = (await agent.status())!;
+  t.equal(counters['probe-answered'], undefined, 'nothing by the tunnel');
+  await pause(300);
+  t.ok(pinging.longestGap(sickMs) < 200, 'and no packet was lost');
+});
+
+/** Well until it is asked for /ail. */
+const healthServer = `
+  let status = 200;
+  require('node:http').createServer((request, response) => {
+    if (request.url === '/ail') status = 503;
+    response.writeHead(status).end();
+  }).listen(8080);`;
 
 t.test('30 % of packets lost: nothing flaps', async (t) => {
   const { agent, lab } = await startHa(t, { ha: fast });

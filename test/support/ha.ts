@@ -11,7 +11,7 @@ import {
 import { createFirewallSegment, segmentAddresses } from '../../lab/firewall-segment.ts';
 import { type Firewall, startBuiltinFirewall } from '../../lab/firewalls.ts';
 import type { Namespace } from '../../lab/namespace.ts';
-import { pause, start, until } from '../../lab/program.ts';
+import { type Program, pause, start, until } from '../../lab/program.ts';
 import { addresses, createTopology, type Topology } from '../../lab/topology.ts';
 
 export type HaOptions = {
@@ -24,6 +24,8 @@ export type HaOptions = {
   /** Default: the product's own times, so that the probe is what tells first. */
   readonly telemetry?: object;
   readonly top?: object;
+  /** Called when the firewalls run, before the agent; what it starts ends with the test. */
+  readonly before?: (lab: HaLab) => readonly Program[];
 };
 
 /** What of `GET /status` the tests look at. */
@@ -41,9 +43,9 @@ export type FirewallState = {
   };
 };
 
-export const firewallNames = ['fw-a', 'fw-b', 'fw-c'] as const;
+const firewallNames = ['fw-a', 'fw-b', 'fw-c'] as const;
 
-export class HaLab {
+class HaLab {
   readonly topology: Topology;
   readonly hosts: readonly Namespace[];
   readonly directory: string;
@@ -109,7 +111,7 @@ export class HaLab {
     return agent;
   }
 
-  /** Drop packets of the tunnel on their way, in the router, by nftables' words; undone by `heal`. */
+  /** Drop packets of the tunnel in the router, by nftables' words; undone by `heal`. */
   cut(match: string): void {
     this.topology.router.must('nft', [
       'add table ip cut; ' +
@@ -127,6 +129,8 @@ export class HaLab {
 export async function startHa(t: Test, options: HaOptions = {}) {
   const lab = new HaLab(t, options.count ?? 2);
   await Promise.all(lab.hosts.map((_, i) => lab.startFirewall(i)));
+  const programs = options.before?.(lab) ?? [];
+  t.teardown(() => Promise.all(programs.map((program) => program.stop())));
   const agent = lab.startAgent(options);
   await agent.reach('redirecting', 15_000);
   await reachFirewalls(agent, 'all are usable', (all) => all.every(({ usable }) => usable), 15_000);
