@@ -3,9 +3,10 @@
  * topology is that of test/net/ha.test.ts.
  */
 import t from 'tap';
+import { firewallsOf, Pinging, reachFirewalls } from '../../lab/ha-stage.ts';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
-import { firewallsOf, Pinging, reachFirewalls, startHa } from '../support/ha.ts';
+import { startHa } from '../support/ha.ts';
 import { shell } from '../support/hairpin.ts';
 
 const { server } = addresses;

@@ -3,8 +3,9 @@
  * test/net/ha.test.ts.
  */
 import t from 'tap';
+import { activeOf, firewallsOf, Pinging, reachFirewalls } from '../../lab/ha-stage.ts';
 import { pause, start } from '../../lab/program.ts';
-import { activeOf, firewallsOf, Pinging, reachFirewalls, startHa } from '../support/ha.ts';
+import { startHa } from '../support/ha.ts';
 import { shell } from '../support/hairpin.ts';
 
 const fast = { probe: { interval: '100ms' } } as const;

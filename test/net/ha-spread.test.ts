@@ -6,15 +6,10 @@
  *               server             +- firewall-c 10.9.0.6  fw-c
  */
 import t from 'tap';
+import { activeOf, type FirewallState, firewallsOf, reachFirewalls } from '../../lab/ha-stage.ts';
 import { pause, start } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
-import {
-  activeOf,
-  type FirewallState,
-  firewallsOf,
-  reachFirewalls,
-  startHa,
-} from '../support/ha.ts';
+import { startHa } from '../support/ha.ts';
 import { shell } from '../support/hairpin.ts';
 
 const { server } = addresses;

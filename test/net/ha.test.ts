@@ -6,9 +6,10 @@
  *               server
  */
 import t, { type Test } from 'tap';
+import { activeOf, firewallsOf, Pinging, reachFirewalls } from '../../lab/ha-stage.ts';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
-import { activeOf, firewallsOf, Pinging, reachFirewalls, startHa } from '../support/ha.ts';
+import { startHa } from '../support/ha.ts';
 import { shell } from '../support/hairpin.ts';
 
 const { server } = addresses;
