@@ -67,6 +67,7 @@ function telemetryDataOf(
     schedule: config.telemetry,
     gates,
     counters,
+    columns,
     ...(isElsewhere ? { endpoints: { probe: ha.probe, addresses, columns } } : {}),
   };
 }

@@ -85,6 +85,10 @@ export class Peers {
   /** Whether some firewall has been usable since the start, of this worker or one before. */
   everUsable = false;
   private readonly options: PeerOptions;
+  private readonly follow: boolean;
+  /** Datagrams come in runs of one sender: the last answer of `sendersOf`. */
+  private lastSource = 0;
+  private lastSenders = 0;
   private readonly gates: readonly Gate[];
   private readonly health: readonly ProbeHealth[];
   private readonly prober: Prober;
@@ -114,6 +118,7 @@ export class Peers {
     this.count = count;
     this.gates = gates;
     this.onLoss = options.onLoss;
+    this.follow = options.follow;
     this.encapsulation = encapsulation;
     this.address = Int32Array.from(firewalls, ({ address }) => address);
     // Until the kernel knows the path: Ethernet's.
@@ -135,6 +140,9 @@ export class Peers {
       this.health,
       this.columns,
     );
+    // 0.0.0.0 sends nothing, but returnFrom may be everybody.
+    this.lastSource = -1;
+    this.sendersOf(0);
     this.sentBefore = this.columns.sentPackets.slice();
     this.returnedBefore = this.columns.returnedPackets.slice();
     this.silentSinceMs = new Float64Array(count).fill(-1);
@@ -163,19 +171,22 @@ export class Peers {
 
   /** Which firewalls a sender may be: a set, 0 for a stranger. */
   sendersOf(source: number): number {
+    if (source === this.lastSource) return this.lastSenders;
     const { firewalls } = this.options;
     let set = 0;
     for (let i = 0; i < firewalls.length; i++) {
       const { address, returnFrom } = firewalls[i];
       if (source === address || contains(returnFrom, source)) set |= 1 << i;
     }
+    this.lastSource = source;
+    this.lastSenders = set;
     return set;
   }
 
   /** Whether a flow of these firewalls stays where it is. */
   keeps(firewall: number, set: number): boolean {
     if (((this.choice.usable >> firewall) & 1) === 0) return false;
-    return !this.options.follow || this.choice.active(set) === firewall;
+    return !this.follow || this.choice.active(set) === firewall;
   }
 
   isLost(firewall: number): boolean {

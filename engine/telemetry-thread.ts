@@ -24,6 +24,8 @@ export type TelemetryWorkerData = {
   readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes (engine/counters.ts). */
   readonly counters: SharedArrayBuffer;
+  /** `firewallColumnsByteLength` bytes; absent: nothing is told of firewalls. */
+  readonly columns?: SharedArrayBuffer;
   /** Probes that do not go through the tunnel; absent where there are none. */
   readonly endpoints?: EndpointProbeData;
 };

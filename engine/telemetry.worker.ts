@@ -9,10 +9,16 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { TelemetryConfig } from './config.ts';
 import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
 import { probeEndpoints } from './endpoint-probe.ts';
+import { openFirewallColumns } from './firewall-columns.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
-import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
+import {
+  type AgentEvent,
+  type FirewallReport,
+  reportContentType,
+  TelemetryReport,
+} from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
 import { monotonicMs } from './ticks.ts';
 
@@ -39,8 +45,21 @@ class Alarm {
   }
 }
 
+function readFirewalls({ columns: memory, targets }: TelemetryWorkerData): FirewallReport[] {
+  if (memory === undefined) return [];
+  const columns = openFirewallColumns(memory);
+  return targets.map(({ identity }, i) => ({
+    name: identity.firewall,
+    usable: columns.usable[i] === 1,
+    active: columns.active[i] === 1,
+    sentPackets: columns.sentPackets[i]!,
+    returnedPackets: columns.returnedPackets[i]!,
+  }));
+}
+
 /** The reports to one firewall, and its gate. */
 class Reporter {
+  private readonly data: TelemetryWorkerData;
   private readonly firewall: number;
   private readonly gate: Gate;
   private readonly schedule: TelemetryConfig;
@@ -53,6 +72,7 @@ class Reporter {
 
   constructor(data: TelemetryWorkerData, firewall: number, gate: Gate) {
     const { credentials, identity, url } = data.targets[firewall]!;
+    this.data = data;
     this.firewall = firewall;
     this.gate = gate;
     this.schedule = data.schedule;
@@ -87,7 +107,9 @@ class Reporter {
 
   private post(events: readonly AgentEvent[], timeoutMs: number) {
     const status = this.gate.status(monotonicMs());
-    const body = this.report.build(snapshot(this.counters), status, events, Date.now());
+    const counters = snapshot(this.counters);
+    const firewalls = readFirewalls(this.data);
+    const body = this.report.build(counters, status, events, Date.now(), firewalls);
     return this.client.post(body, reportContentType, timeoutMs);
   }
 
