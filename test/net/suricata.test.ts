@@ -172,8 +172,14 @@ t.test('each rule blocks what it should, in both directions', async (t) => {
     new Set(exchanges(server).map(({ rule }) => rule)),
     'every alert belongs to a connection of the agent',
   );
-  const { redirected, reinjected, ...lost } = (await agent.status())!.counters;
+  const {
+    redirected,
+    reinjected,
+    'probe-answered': probes,
+    ...lost
+  } = (await agent.status())!.counters;
   t.same(lost, {}, 'every packet was redirected or reinjected');
+  t.ok(probes!.packets > 0, 'Suricata returns the probe');
   t.ok(redirected!.packets > reinjected!.packets, 'what was blocked did not come back');
 });
 
