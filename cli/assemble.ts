@@ -22,6 +22,7 @@ import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
 import { createTun } from '../linux/tun.ts';
 import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
+import { formatAddress } from '../parsers/text.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
@@ -64,10 +65,14 @@ function telemetryDataOf(
   config: Settings,
   gates: SharedArrayBuffer,
   counters: SharedArrayBuffer,
+  columns: SharedArrayBuffer,
 ): TelemetryWorkerData {
+  const { firewalls, ha } = config;
+  const addresses = firewalls.map(({ address }) => formatAddress(address));
+  const isElsewhere = peerOptionsOf(config).probe === 'elsewhere';
   const agent = { version, host: hostname(), instance: randomUUID(), startedMs: Date.now() };
   return {
-    targets: config.firewalls.map(({ name, telemetry }) => ({
+    targets: firewalls.map(({ name, telemetry }) => ({
       url: telemetry.url,
       credentials: loadCredentials(telemetry),
       identity: { ...agent, firewall: name },
@@ -76,6 +81,8 @@ function telemetryDataOf(
     format: config.telemetry,
     gates,
     counters,
+    columns,
+    ...(isElsewhere ? { endpoints: { probe: ha.probe, addresses, columns } } : {}),
   };
 }
 
@@ -93,7 +100,8 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
     const gates = createGates(config.firewalls.length);
     const gateMemory = gates[0]!.shared;
     const counters = new SharedArrayBuffer(countersByteLength);
-    const telemetry = telemetryDataOf(config, gateMemory, counters);
+    const columns = new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length));
+    const telemetry = telemetryDataOf(config, gateMemory, counters, columns);
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
@@ -125,7 +133,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       engine: engineOptionsOf(config, policy, tun.udpSegmentation),
       gates: gateMemory,
       counters,
-      firewalls: new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length)),
+      firewalls: columns,
       flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
       flowLog: new SharedArrayBuffer(
         flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),

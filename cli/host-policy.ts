@@ -30,7 +30,7 @@ export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): 
       { address, length: 32 },
       returnFrom,
     ]),
-    telemetry: config.firewalls.map(({ telemetry }) => telemetry),
+    telemetry: ownEndpoints(config),
     management: config.workload.management.map(({ protocol, prefix, port }) => ({
       protocol,
       remote: prefix,
@@ -54,6 +54,16 @@ export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>)
     broadcasts: builtIns.broadcasts,
     ipv6: config.workload.ipv6,
   };
+}
+
+/** Where the agent itself connects to: telemetry, and probes that do not go through the tunnel. */
+function ownEndpoints({ firewalls, ha }: Settings): BuiltIns['telemetry'] {
+  const { kind, port } = ha.probe;
+  const probed = kind === 'off' || kind === 'tunnel' ? [] : firewalls;
+  return [
+    ...firewalls.map(({ telemetry }) => telemetry),
+    ...probed.map(({ address }) => ({ address, port })),
+  ];
 }
 
 /** What the kernel programs are made from. */

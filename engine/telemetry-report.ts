@@ -44,6 +44,15 @@ export type AgentIdentity = {
   readonly startedMs: number;
 };
 
+/** What each report tells of every firewall. */
+export type FirewallReport = {
+  readonly name: string;
+  readonly usable: boolean;
+  readonly active: boolean;
+  readonly sentPackets: number;
+  readonly returnedPackets: number;
+};
+
 /** Events told with the next report, until one is delivered. */
 export type AgentEvent = 'start' | 'stop';
 
@@ -71,6 +80,7 @@ export class TelemetryReport {
     gate: GateStatus,
     events: readonly AgentEvent[],
     nowMs: number,
+    firewalls: readonly FirewallReport[] = [],
   ): Uint8Array {
     const time = toHrTime(nowMs);
     const metrics = [
@@ -89,6 +99,7 @@ export class TelemetryReport {
         this.point(Math.max(0, (nowMs - this.identity.startedMs) / 1000), time, {}),
       ]),
     ];
+    if (firewalls.length > 0) metrics.push(...this.ofFirewalls(firewalls, time));
     if (events.length > 0) {
       const points = events.map((event) => this.point(1, time, { event }));
       metrics.push(this.gauge('microperimeter.agent.event', '{event}', points));
@@ -101,6 +112,21 @@ export class TelemetryReport {
     });
     if (body === undefined) throw new Error('the OTLP serializer returned nothing');
     return body;
+  }
+
+  private ofFirewalls(all: readonly FirewallReport[], time: HrTime): MetricData[] {
+    const points = (value: (one: FirewallReport) => number) =>
+      all.map((one) => this.point(value(one), time, { firewall: one.name }));
+    const isUsable = points(({ usable }) => (usable ? 1 : 0));
+    const isActive = points(({ active }) => (active ? 1 : 0));
+    const sent = points(({ sentPackets }) => sentPackets);
+    const returned = points(({ returnedPackets }) => returnedPackets);
+    return [
+      this.gauge('microperimeter.firewall.usable', '1', isUsable),
+      this.gauge('microperimeter.firewall.active', '1', isActive),
+      this.sum('microperimeter.firewall.sent', '{packet}', sent),
+      this.sum('microperimeter.firewall.returned', '{packet}', returned),
+    ];
   }
 
   private byReason(column: Float64Array, time: HrTime): DataPoint<number>[] {

@@ -5,6 +5,7 @@
 import type { Worker } from 'node:worker_threads';
 import type { TelemetryConfig, TelemetryFormat } from './config.ts';
 import { Deaths } from './deaths.ts';
+import type { EndpointProbeData } from './endpoint-probe.ts';
 import { type Gate, GateCause } from './gate.ts';
 import { startWorker } from './start-worker.ts';
 import type { StateChange } from './telemetry.ts';
@@ -24,6 +25,10 @@ export type TelemetryWorkerData = {
   readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes (engine/counters.ts). */
   readonly counters: SharedArrayBuffer;
+  /** `firewallColumnsByteLength` bytes; absent: nothing is told of firewalls. */
+  readonly columns?: SharedArrayBuffer;
+  /** Probes that do not go through the tunnel; absent where there are none. */
+  readonly endpoints?: EndpointProbeData;
 };
 
 /** What the worker tells its parent. `failure` is empty when the stop event was delivered. */

@@ -7,12 +7,19 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
-import type { TelemetryConfig, TelemetryFormat } from './config.ts';
+import type { TelemetryConfig } from './config.ts';
 import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
+import { probeEndpoints } from './endpoint-probe.ts';
+import { openFirewallColumns } from './firewall-columns.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
-import { type AgentEvent, contentTypes, TelemetryReport } from './telemetry-report.ts';
+import {
+  type AgentEvent,
+  contentTypes,
+  type FirewallReport,
+  TelemetryReport,
+} from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
 import { monotonicMs } from './ticks.ts';
 
@@ -39,12 +46,24 @@ class Alarm {
   }
 }
 
+function readFirewalls({ columns: memory, targets }: TelemetryWorkerData): FirewallReport[] {
+  if (memory === undefined) return [];
+  const columns = openFirewallColumns(memory);
+  return targets.map(({ identity }, i) => ({
+    name: identity.firewall,
+    usable: columns.usable[i] === 1,
+    active: columns.active[i] === 1,
+    sentPackets: columns.sentPackets[i]!,
+    returnedPackets: columns.returnedPackets[i]!,
+  }));
+}
+
 /** The reports to one firewall, and its gate. */
 class Reporter {
+  private readonly data: TelemetryWorkerData;
   private readonly firewall: number;
   private readonly gate: Gate;
   private readonly schedule: TelemetryConfig;
-  private readonly format: TelemetryFormat;
   private readonly counters: PublishedCounters;
   private readonly client: TelemetryClient;
   private readonly report: TelemetryReport;
@@ -54,12 +73,12 @@ class Reporter {
 
   constructor(data: TelemetryWorkerData, firewall: number, gate: Gate) {
     const { credentials, identity, url } = data.targets[firewall]!;
+    this.data = data;
     this.firewall = firewall;
     this.gate = gate;
     this.schedule = data.schedule;
     this.counters = openPublishedCounters(data.counters);
     this.client = new TelemetryClient(url, credentials);
-    this.format = data.format;
     this.report = new TelemetryReport(identity, data.format.encoding);
   }
 
@@ -89,9 +108,12 @@ class Reporter {
 
   private post(events: readonly AgentEvent[], timeoutMs: number) {
     const status = this.gate.status(monotonicMs());
-    const body = this.report.build(snapshot(this.counters), status, events, Date.now());
-    const contentType = contentTypes[this.format.encoding];
-    if (this.format.compression === 'none') return this.client.post(body, contentType, timeoutMs);
+    const counters = snapshot(this.counters);
+    const firewalls = readFirewalls(this.data);
+    const body = this.report.build(counters, status, events, Date.now(), firewalls);
+    const { compression, encoding } = this.data.format;
+    const contentType = contentTypes[encoding];
+    if (compression === 'none') return this.client.post(body, contentType, timeoutMs);
     return this.client.post(gzipSync(body), contentType, timeoutMs, 'gzip');
   }
 
@@ -107,9 +129,12 @@ class Reporter {
 /** All firewalls get telemetry all the time, so that one that waits is known to be well. */
 async function main(data: TelemetryWorkerData): Promise<void> {
   const reporters = openGates(data.gates).map((gate, i) => new Reporter(data, i, gate));
+  const stop = new AbortController();
   parentPort?.once('message', () => {
+    stop.abort();
     for (const reporter of reporters) reporter.stop();
   });
+  if (data.endpoints !== undefined) void probeEndpoints(data.endpoints, stop.signal);
   const failures = await Promise.all(reporters.map((reporter) => reporter.run()));
   const named = failures.flatMap((failure, i) =>
     failure === '' ? [] : `${data.targets[i]!.identity.firewall}: ${failure}`,

@@ -42,6 +42,10 @@ export function builtInReason(all: BuiltIns, connection: Connection): BuiltInRea
   const telemetry = all.telemetry.findIndex((endpoint) =>
     holds({ ...none, telemetry: [endpoint] }, connection),
   );
+  // One a firewall, and after these one a firewall that is probed at its address.
+  if (telemetry >= tunnelPeers.length / 2) {
+    return { why: 'the probe of a firewall', path: ['ha', 'probe', 'port'] };
+  }
   if (telemetry >= 0) {
     return { why: 'telemetry to the firewall', path: ['firewalls', telemetry, 'telemetry', 'url'] };
   }

@@ -210,10 +210,11 @@ t.test('each rule blocks what it should, in both directions', async (t) => {
   const {
     redirected,
     reinjected,
-    'probe-answered': _probes,
+    'probe-answered': probes,
     ...lost
   } = (await agent.status())!.counters;
   t.same(lost, {}, 'every packet was redirected or reinjected');
+  t.ok(probes!.packets > 0, 'Suricata returns the probe');
   t.ok(redirected!.packets > reinjected!.packets, 'what was blocked did not come back');
 });
 
