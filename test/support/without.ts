@@ -1,6 +1,7 @@
 /**
- * Takes one optimisation away from an agent, for tests: `node --import` loads this into every thread
- * before the agent itself, and WITHOUT names what goes. What the agent does must stay the same.
+ * Takes one optimisation away from an agent, for tests: `node --import` loads this into every
+ * thread before the agent itself, and WITHOUT names what goes. What the agent does must stay the
+ * same.
  */
 import { DatagramSender } from '../../linux/udp-send.ts';
 import { Coalescer } from '../../tunnel/coalesce.ts';
