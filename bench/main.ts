@@ -11,6 +11,7 @@ import { fixedRate } from './measure/fixed-rate.ts';
 import { newConnections } from './measure/new-connections.ts';
 import { packetRate } from './measure/packet-rate.ts';
 import { programs } from './measure/programs.ts';
+import { reload } from './measure/reload.ts';
 import { roundTrip } from './measure/round-trip.ts';
 import { tcp } from './measure/tcp.ts';
 import { type Effort, figureKinds, type Measurement } from './measure.ts';
@@ -42,7 +43,7 @@ const peers: readonly Peer[] = [
   fastd,
   wireguardGo,
 ];
-/** Memory is looked at by the last one, after all kinds of traffic. */
+/** Memory is looked at by `fixedRate`, after all kinds of traffic; rules change after it. */
 const measurements: readonly Measurement[] = [
   tcp,
   packetRate,
@@ -50,6 +51,7 @@ const measurements: readonly Measurement[] = [
   newConnections,
   programs,
   fixedRate,
+  reload,
 ];
 
 type Options = {

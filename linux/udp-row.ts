@@ -1,12 +1,15 @@
 /** The sockets that lead to a firewall, and what waits to be sent by each of them. */
+import type { Direction } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import { type Address, allocate, type Fd, keepAddresses, type Region } from './syscall.ts';
 
-/** A firewall and the connected sockets that lead to it. */
+/** A firewall, or its port of one direction, and the connected sockets that lead to it. */
 export type Peer = {
   /** IPv4 address as int32 of its wire bytes. */
   readonly address: number;
   readonly port: number;
+  /** What is sent there; absent: both directions. */
+  readonly direction?: Direction | undefined;
   readonly senders: readonly Fd[];
 };
 
