@@ -2,7 +2,7 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule } from '../engine/classifier/lookup.ts';
+import { builtInRule, groupRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
 import { type Counters, Gauge, totals } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
@@ -249,8 +249,12 @@ export class Agent {
     if (count > 0) this.parts.logger.info(`the boot guard is disarmed: ${reason}`);
   }
 
-  /** What `GET /status` answers. */
-  status(): AgentStatus {
+  /**
+   * What `GET /status` answers.
+   *
+   * @param found how many management exceptions, the last ones, are not the file's
+   */
+  status(found = 0): AgentStatus {
     const { steering, tun } = this.parts;
     const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
     return {
@@ -260,6 +264,7 @@ export class Agent {
         firewalls,
         steering,
         tunIndex: tun.index,
+        foundExceptions: found,
         counters: this.counters(),
         pulse,
         startedAt,
@@ -336,6 +341,7 @@ export class Agent {
 
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
+    if (rule === groupRule) return 'group';
     if (rule === noRule) return 'default';
     return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }

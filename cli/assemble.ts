@@ -6,7 +6,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { availableParallelism, constants, hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Settings } from '../engine/config.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
@@ -25,7 +25,8 @@ import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { attachSteering } from '../linux/steering.ts';
 import { createTun, maximumTunQueues } from '../linux/tun.ts';
-import { createTunnelSockets } from '../linux/udp.ts';
+import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
+import { formatAddress } from '../parsers/text.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
@@ -39,6 +40,21 @@ import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
+
+function socketOptionsOf(config: Settings, spread: Spread | undefined): TunnelSocketOptions {
+  const [port, ingressPort] = tunnelPortsOf(config.tunnel);
+  const { workers } = config.limits;
+  const receiver = spread && receiverProgram(spread, layoutOf(config.tunnel));
+  if (ingressPort === undefined) {
+    const firewalls = config.firewalls.map(({ address }) => ({ address, port }));
+    return { port, firewalls, senders, workers, receiver };
+  }
+  const firewalls = config.firewalls.flatMap(({ address }) => [
+    { address, port, direction: Direction.Egress },
+    { address, port: ingressPort, direction: Direction.Ingress },
+  ]);
+  return { port, ingressPort, firewalls, senders, workers, receiver };
+}
 
 function engineOptionsOf(
   config: Settings,
@@ -64,17 +80,24 @@ function telemetryDataOf(
   config: Settings,
   gates: SharedArrayBuffer,
   counters: SharedArrayBuffer,
+  columns: readonly SharedArrayBuffer[],
 ): TelemetryWorkerData {
+  const { firewalls, ha } = config;
+  const addresses = firewalls.map(({ address }) => formatAddress(address));
+  const isElsewhere = peerOptionsOf(config).probe === 'elsewhere';
   const agent = { version, host: hostname(), instance: randomUUID(), startedMs: Date.now() };
   return {
-    targets: config.firewalls.map(({ name, telemetry }) => ({
+    targets: firewalls.map(({ name, telemetry }) => ({
       url: telemetry.url,
       credentials: loadCredentials(telemetry),
       identity: { ...agent, firewall: name },
     })),
     schedule: config.telemetry,
+    format: config.telemetry,
     gates,
     counters,
+    columns,
+    ...(isElsewhere ? { endpoints: { probe: ha.probe, addresses, columns: columns[0]! } } : {}),
   };
 }
 
@@ -119,19 +142,17 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
     const gateMemory = gates[0]!.shared;
     const { workers } = config.limits;
     const counters = new SharedArrayBuffer(workers * countersByteLength);
-    const telemetry = telemetryDataOf(config, gateMemory, counters);
+    const columns = Array.from(
+      { length: workers },
+      () => new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length)),
+    );
+    const telemetry = telemetryDataOf(config, gateMemory, counters, columns);
 
     const spread = spreadOf(workers);
     const queueCount = queuesOf(workers, links.interfaces.length);
     const tun = createTun({ name: tunName, queues: workers * queueCount });
     closers.add(() => tun.close());
-    const sockets = createTunnelSockets({
-      port: config.tunnel.port,
-      firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-      senders,
-      workers,
-      receiver: spread && receiverProgram(spread, layoutOf(config.tunnel)),
-    });
+    const sockets = createTunnelSockets(socketOptionsOf(config, spread));
     closers.add(() => sockets.close());
     const wakers = Array.from({ length: workers }, () => {
       const waker = createWaker();
@@ -144,13 +165,11 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
 
     const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
     steering.setNetworks(networks, firstGeneration);
-    const firewalls = config.firewalls.length;
-    const probes = new SharedArrayBuffer(firewallColumnsByteLength(firewalls));
     const meeting = spread && {
       spread,
       memory: new SharedArrayBuffer(handoverByteLength(workers)),
       wakeFds: wakers.map(({ fd }) => fd),
-      probes,
+      probes: columns[0]!,
     };
     const dataPaths = wakers.map(
       (waker, worker): DataPathStart => ({
@@ -168,8 +187,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
         engine: engineOptionsOf(config, policy, tun.udpSegmentation, worker),
         gates: gateMemory,
         counters,
-        firewalls:
-          worker === 0 ? probes : new SharedArrayBuffer(firewallColumnsByteLength(firewalls)),
+        firewalls: columns[worker]!,
         flows: new SharedArrayBuffer(
           flowColumnsByteLength(Math.ceil(config.limits.flows / workers)),
         ),

@@ -3,6 +3,7 @@
  * of them, gone with all its memory when it has answered.
  */
 import { RulesTooLargeError } from '../engine/classifier/tables.ts';
+import type { ManagementException } from '../engine/config.ts';
 import { startWorker } from '../engine/start-worker.ts';
 import type { CompileAnswer } from './compile.ts';
 import { ConfigError, type Problem } from './config/parse.ts';
@@ -10,6 +11,7 @@ import { ConfigError, type Problem } from './config/parse.ts';
 export type CompileTask = {
   readonly file: string;
   readonly before: SharedArrayBuffer | undefined;
+  readonly exceptions: readonly ManagementException[];
 };
 
 /** An error does not cross between threads as what it is. */
@@ -25,8 +27,9 @@ export type CompileMessage =
 export function compileInThread(
   file: string,
   before: SharedArrayBuffer | undefined,
+  exceptions: readonly ManagementException[] = [],
 ): Promise<CompileAnswer> {
-  const workerData: CompileTask = { file, before };
+  const workerData: CompileTask = { file, before, exceptions };
   const worker = startWorker('./compile.worker', import.meta.url, { name: 'compile', workerData });
   return new Promise((resolve, reject) => {
     worker.once('message', (message: CompileMessage) => {

@@ -6,7 +6,7 @@
 import { deserialize, serialize } from 'node:v8';
 import type { Prefix } from '../engine/classifier/built-in.ts';
 import { lint } from '../engine/classifier/lint.ts';
-import type { Config, Settings } from '../engine/config.ts';
+import type { Config, ManagementException, Settings } from '../engine/config.ts';
 import { differenceOf } from './config/difference.ts';
 import { readConfigFile } from './config/file.ts';
 import { formatProblem } from './config/parse.ts';
@@ -48,10 +48,18 @@ const lintPairs = 2_000_000;
 
 /**
  * @param before `source` of what is in force; undefined at the start
+ * @param exceptions of management that the file does not name
  * @throws ConfigError for a file that is wrong, RulesTooLargeError for rules that do not fit
  */
-export function compileFile(file: string, before: SharedArrayBuffer | undefined): CompileAnswer {
-  const { config, warnings: problems } = readConfigFile(file);
+export function compileFile(
+  file: string,
+  before: SharedArrayBuffer | undefined,
+  exceptions: readonly ManagementException[] = [],
+): CompileAnswer {
+  const { config: written, warnings: problems } = readConfigFile(file);
+  const { workload } = written;
+  const management = [...workload.management, ...exceptions];
+  const config = { ...written, workload: { ...workload, management } };
   const warnings = problems.map((problem) => formatProblem(file, problem));
   const source = serialize(config);
   if (before === undefined) {

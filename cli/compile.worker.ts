@@ -7,12 +7,12 @@ import { ConfigError } from './config/parse.ts';
 
 // The YAML reader asks the environment for a flag at each token; a plain object answers at once.
 process.env = { ...process.env };
-const { file, before } = workerData as CompileTask;
+const { file, before, exceptions } = workerData as CompileTask;
 parentPort?.postMessage(compile());
 
 function compile(): CompileMessage {
   try {
-    return { type: 'answer', answer: compileFile(file, before) };
+    return { type: 'answer', answer: compileFile(file, before, exceptions) };
   } catch (error) {
     if (error instanceof ConfigError) {
       return { type: 'config', file: error.file, problems: error.problems };

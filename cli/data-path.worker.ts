@@ -12,7 +12,7 @@ import { openClock } from '../linux/clock.ts';
 import { openReadiness, openWaker } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
 import { openTunQueue } from '../linux/tun.ts';
-import { openTunnelSocket } from '../linux/udp.ts';
+import { openTunnelSocket, receiversOf } from '../linux/udp.ts';
 import { accelerateChecksum } from '../parsers/checksum.ts';
 import { createEncapsulation, type DataPathData, type WorkerData } from './data-path.ts';
 
@@ -29,7 +29,7 @@ const io = {
   steering: openSteering(data.controlFd, data.verdictFd, data.others?.self),
   clock: openClock(),
   readiness: openReadiness(
-    [...data.queues.map((queue) => queue.fd), data.sockets.receive],
+    [...data.queues.map((queue) => queue.fd), ...receiversOf(data.sockets)],
     data.wakeFd,
   ),
 };

@@ -5,6 +5,7 @@ import {
   cumulatedRoundTrips,
   type FirewallColumns,
   openFirewallColumns,
+  sumFirewallColumns,
 } from '../engine/firewall-columns.ts';
 import type { Gate, GateStatus } from '../engine/gate.ts';
 import { Availability } from '../engine/peers.ts';
@@ -19,15 +20,6 @@ const probeNames: Readonly<Record<ProbeState, string>> = {
   [ProbeState.Answered]: 'answered',
   [ProbeState.Lost]: 'lost',
 };
-
-/** What every worker counts. */
-const countedNames = [
-  'sentPackets',
-  'sentBytes',
-  'returnedPackets',
-  'returnedBytes',
-  'flowsTaken',
-] as const;
 
 /** Changes are in the log a moment after they happened; the data path does not wait for it. */
 const pollMs = 100;
@@ -59,15 +51,7 @@ export class FirewallWatch {
 
   /** As the first worker has them; what is counted, of all workers. */
   get columns(): FirewallColumns {
-    const [first, ...others] = this.tables as [FirewallColumns, ...FirewallColumns[]];
-    if (others.length === 0) return first;
-    const sums = countedNames.map((name) => {
-      const sum = first[name].map((value, firewall) =>
-        others.reduce((total, columns) => total + columns[name][firewall]!, value),
-      );
-      return [name, sum] as const;
-    });
-    return { ...first, ...Object.fromEntries(sums) };
+    return sumFirewallColumns(this.tables);
   }
 
   /** Whether some firewall has been usable since the start. */

@@ -3,7 +3,7 @@
  * and what the kernel programs are made from.
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
-import type { Settings } from '../engine/config.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import type { Exclusions, SteeringPolicy, SteeringSpread } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
@@ -25,12 +25,12 @@ export type Links = {
 /** Never redirected, whatever the rules say. */
 export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): BuiltIns {
   return {
-    tunnelPort: config.tunnel.port,
+    tunnelPorts: tunnelPortsOf(config.tunnel),
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
       { address, length: 32 },
       returnFrom,
     ]),
-    telemetry: config.firewalls.map(({ telemetry }) => telemetry),
+    telemetry: ownEndpoints(config),
     management: config.workload.management.map(({ protocol, prefix, port }) => ({
       protocol,
       remote: prefix,
@@ -44,14 +44,26 @@ export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): 
 export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>): Exclusions {
   const builtIns = builtInsOf(config, links);
   return {
-    firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
-    tunnelPort: config.tunnel.port,
+    firewalls: config.firewalls.flatMap(({ address }) =>
+      tunnelPortsOf(config.tunnel).map((port) => ({ address, port })),
+    ),
+    tunnelPorts: tunnelPortsOf(config.tunnel),
     returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
     telemetry: builtIns.telemetry,
     management: builtIns.management,
     broadcasts: builtIns.broadcasts,
     ipv6: config.workload.ipv6,
   };
+}
+
+/** Where the agent itself connects to: telemetry, and probes that do not go through the tunnel. */
+function ownEndpoints({ firewalls, ha }: Settings): BuiltIns['telemetry'] {
+  const { kind, port } = ha.probe;
+  const probed = kind === 'off' || kind === 'tunnel' ? [] : firewalls;
+  return [
+    ...firewalls.map(({ telemetry }) => telemetry),
+    ...probed.map(({ address }) => ({ address, port })),
+  ];
 }
 
 /** What the kernel programs are made from. */

@@ -5,7 +5,9 @@
  */
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
+import { apply, confirm, rollback } from './commands/apply.ts';
 import { check } from './commands/check.ts';
+import { diag } from './commands/diag.ts';
 import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
@@ -19,6 +21,8 @@ import { status } from './commands/status.ts';
 import { stop } from './commands/stop.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
 import { ExitCode, exitCodeHelp, exitCodeOf } from './exit-codes.ts';
+import { addReferenceVerbs } from './reference-verbs.ts';
+import { addShellVerbs } from './shell/verbs.ts';
 import { version } from './version.ts';
 
 const socketOption = [
@@ -97,6 +101,23 @@ function buildProgram(done: (code: number) => void): Command {
     .option(...socketOption)
     .action(async (options) => done(await reload(options)));
   program
+    .command('apply')
+    .description('put a configuration on trial; it is rolled back unless you confirm it')
+    .argument('<file>', 'configuration file')
+    .option('--confirm <time>', 'how long the trial is, such as 60s or 5m', '60s')
+    .option(...socketOption)
+    .action(async (file, options) => done(await apply(file, options)));
+  program
+    .command('confirm')
+    .description("what is on trial stays, and becomes the agent's configuration file")
+    .option(...socketOption)
+    .action(async (options) => done(await confirm(options)));
+  program
+    .command('rollback')
+    .description('end the trial now: what was in force before is again')
+    .option(...socketOption)
+    .action(async (options) => done(await rollback(options)));
+  program
     .command('stop')
     .description('stop the running agent and wait until it is gone')
     .option(...socketOption)
@@ -129,6 +150,15 @@ function buildProgram(done: (code: number) => void): Command {
     .action(() => {
       process.stdout.write(`${version}\n`);
     });
+  program
+    .command('diag')
+    .description('pack what somebody needs who is to help: status, configuration, host; no secrets')
+    .option('--out <file>', 'the archive; microperimeter-diag-TIME.tar.gz unless told')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option(...socketOption)
+    .action(async (options) => done(await diag(options)));
+  addReferenceVerbs(program, done);
+  addShellVerbs(program);
   return program;
 }
 

@@ -1,6 +1,7 @@
 /** From a configuration to what the data path decides by. */
 import type { BuiltIns, Prefix } from '../engine/classifier/built-in.ts';
 import { compile } from '../engine/classifier/compile.ts';
+import { groupOf } from '../engine/classifier/group.ts';
 import { Established, type Policy } from '../engine/classifier/lookup.ts';
 import { passNetworks } from '../engine/classifier/networks.ts';
 import type { Config, Settings } from '../engine/config.ts';
@@ -74,9 +75,10 @@ export function buildPolicy(config: Config, builtIns: BuiltIns, generation: numb
 
 /** @throws as `buildPolicy` */
 export function rulesPolicyOf(config: Config): RulesPolicy {
-  const { firewalls, policy, rules } = config;
+  const { firewalls, policy, rules, workload } = config;
   const allFirewalls = (1 << firewalls.length) - 1;
   return {
+    group: groupOf(workload.group.members, workload.group.intraGroup),
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, (rule) => rule.verdict),
     onFailure: Uint8Array.from(rules, (rule) => failures[rule.onFailure]),

@@ -28,6 +28,8 @@ export type StatusSources = {
   readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
   readonly tunIndex: number;
+  /** Of the management exceptions, the last ones: not the file's. */
+  readonly foundExceptions: number;
   readonly counters: Counters;
   readonly pulse: Pulse;
   readonly startedMs: number;
@@ -69,9 +71,9 @@ export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift
     policyGeneration: policy.generation,
     failurePolicies: failurePoliciesOf(config, gateStatus, pulse, firewalls.everUsable),
     ipv6: { policy: config.workload.ipv6, leaks: leaksIpv6(config, links) },
-    management: config.workload.management.map((exception) => ({
+    management: config.workload.management.map((exception, index, { length }) => ({
       exception: formatException(exception),
-      source: 'configuration',
+      source: index >= length - sources.foundExceptions ? 'ssh' : 'configuration',
     })),
     flows: {
       count: gauges[Gauge.Flows],

@@ -59,6 +59,7 @@ export const verdictNames: Readonly<Record<Verdict, string>> = {
   [Verdict.PassBuiltIn]: 'pass-built-in',
   [Verdict.PassRollout]: 'pass-rollout',
   [Verdict.Observe]: 'observe',
+  [Verdict.PassGroup]: 'pass-group',
 };
 const stateNames: Readonly<Record<FlowState, string>> = {
   [FlowState.Opening]: 'opening',

@@ -7,6 +7,9 @@
  *     GET /flows    200, the flow table; 400 when the question is wrong (control/flows.ts)
  *     POST /reload  200 when the configuration was read again; 409 when nothing has changed since
  *                   the file is wrong or needs a restart; either way a ReloadAnswer
+ *     POST /apply   as /reload, of the file `candidate` and for `seconds`: then it is rolled back
+ *     POST /confirm, POST /rollback   200 when something was on trial, else 409; a ReloadAnswer
+ *     GET /configuration   200, the agent's file and the text that is in force
  *     POST /stop    202, and the agent begins to stop
  *
  * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
@@ -33,6 +36,11 @@ export type ControlProvider = {
   flows(query: URLSearchParams): object;
   /** Read the configuration again. Never rejects. */
   reload(): Promise<ReloadAnswer>;
+  /** Put a file in force until `seconds` have passed, unless it is confirmed. Never rejects. */
+  apply(candidate: string, seconds: number): Promise<ReloadAnswer>;
+  confirm(): Promise<ReloadAnswer>;
+  rollback(): Promise<ReloadAnswer>;
+  configuration(): { readonly file: string; readonly text: string };
   /** Begin to stop; returns at once. */
   stop(): void;
 };
@@ -152,23 +160,56 @@ function answer(
 ): void {
   request.resume();
   const url = new URL(request.url ?? '/', 'http://localhost');
-  const asked = `${request.method} ${url.pathname}`;
-  if (asked === 'GET /status') {
-    reply(response, 200, provider.status());
-  } else if (asked === 'GET /flows') {
-    replyFlows(response, url.searchParams, provider);
-  } else if (asked === 'POST /reload') {
-    provider.reload().then((result) => reply(response, result.ok ? 200 : 409, result));
-  } else if (asked === 'POST /stop') {
-    reply(response, 202, { stopping: true });
-    response.once('close', () => provider.stop());
-  } else if (['/status', '/flows', '/reload', '/stop'].includes(url.pathname)) {
-    reply(response, 405, { error: `${request.method} is not for ${request.url}` });
+  const { method = '' } = request;
+  const ways = routes[url.pathname];
+  const way = ways?.[method];
+  if (way !== undefined) way(response, provider, url.searchParams);
+  else if (ways !== undefined) {
+    reply(response, 405, { error: `${method} is not for ${url.pathname}` });
   } else {
-    reply(response, 404, {
-      error: 'there are GET /status, GET /flows, POST /reload and POST /stop',
-    });
+    const known = Object.entries(routes).flatMap(([path, methods]) =>
+      Object.keys(methods).map((one) => `${one} ${path}`),
+    );
+    reply(response, 404, { error: `there are ${known.join(', ')}` });
   }
+}
+
+type Way = (response: ServerResponse, provider: ControlProvider, query: URLSearchParams) => void;
+
+const routes: Readonly<Record<string, Readonly<Record<string, Way>>>> = {
+  '/status': { GET: (response, provider) => reply(response, 200, provider.status()) },
+  '/flows': { GET: (response, provider, query) => replyFlows(response, query, provider) },
+  '/configuration': { GET: (response, provider) => reply(response, 200, provider.configuration()) },
+  '/reload': { POST: (response, provider) => replyLater(response, provider.reload()) },
+  '/apply': { POST: (response, provider, query) => replyApply(response, query, provider) },
+  '/confirm': { POST: (response, provider) => replyLater(response, provider.confirm()) },
+  '/rollback': { POST: (response, provider) => replyLater(response, provider.rollback()) },
+  '/stop': {
+    POST: (response, provider) => {
+      reply(response, 202, { stopping: true });
+      response.once('close', () => provider.stop());
+    },
+  },
+};
+
+function replyLater(response: ServerResponse, answer: Promise<ReloadAnswer>): void {
+  answer.then((result) => reply(response, result.ok ? 200 : 409, result));
+}
+
+/** Longer than anybody needs to log in again; Node's timers end at 24 days. */
+const longestTrialSeconds = 86_400;
+
+function replyApply(
+  response: ServerResponse,
+  query: URLSearchParams,
+  provider: ControlProvider,
+): void {
+  const candidate = query.get('candidate') ?? '';
+  const seconds = Number(query.get('seconds'));
+  if (!candidate.startsWith('/') || !(seconds >= 1 && seconds <= longestTrialSeconds)) {
+    const error = `candidate is an absolute path, seconds from 1 to ${longestTrialSeconds}`;
+    reply(response, 400, { error });
+  } else replyLater(response, provider.apply(candidate, seconds));
 }
 
 function replyFlows(

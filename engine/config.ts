@@ -23,6 +23,12 @@ export type WorkloadConfig = {
   /** Empty: the interface of the default route. */
   readonly interfaces: readonly string[];
   readonly management: readonly ManagementException[];
+  readonly group: {
+    /** Networks of hosts that have an agent each; empty: none. */
+    readonly members: readonly Prefix[];
+    /** Whose agent redirects what goes on between two of them. */
+    readonly intraGroup: 'source' | 'destination' | 'both';
+  };
   readonly ipv6: 'pass' | 'drop';
 };
 
@@ -104,6 +110,8 @@ export type TunnelConfig = {
   readonly vxlan: {
     readonly egressVni: number;
     readonly ingressVni: number;
+    /** UDP port of what comes to the host; 0: `port`, as for what leaves it. */
+    readonly ingressPort: number;
     /** Six bytes: the workload end of the inner Ethernet header. */
     readonly innerSource: readonly number[];
     /** Six bytes: the firewall end. */
@@ -117,6 +125,12 @@ export type TelemetryConfig = {
   /** Attempts in a row before the gate closes, the first one included. */
   readonly retries: number;
   readonly startupGraceMs: number;
+};
+
+/** How a report is written: both encodings are OTLP/HTTP's own. */
+export type TelemetryFormat = {
+  readonly encoding: 'json' | 'protobuf';
+  readonly compression: 'none' | 'gzip';
 };
 
 export type PolicyConfig = {
@@ -143,7 +157,7 @@ export type Config = {
   readonly firewalls: readonly FirewallConfig[];
   readonly ha: HaConfig;
   readonly tunnel: TunnelConfig;
-  readonly telemetry: TelemetryConfig;
+  readonly telemetry: TelemetryConfig & TelemetryFormat;
   readonly policy: PolicyConfig;
   /** What no rule matches. */
   readonly default: Action;
@@ -176,6 +190,8 @@ export type Settings = Omit<Config, 'rules'>;
 
 export const defaults = {
   workload: {
+    /** Who is spoken to: the host whose services are protected. */
+    intraGroup: 'destination',
     /** The reference's behaviour: IPv6 is not inspected. Said aloud at start when it matters. */
     ipv6: 'pass',
   },
@@ -198,6 +214,8 @@ export const defaults = {
   },
   /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
   telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
+  /** What a person can read, and every collector takes. */
+  telemetryFormat: { encoding: 'json', compression: 'none' },
   ha: {
     distribution: 'active-passive',
     /** A firewall that comes and goes must not take the traffic with it each time. */
@@ -244,6 +262,8 @@ export const limits = {
   probeIntervalMs: { min: 100, max: 60_000 },
   probeFailures: { min: 1, max: 10 },
   holdDownMs: { min: 0, max: 3_600_000 },
+  /** Each is compared with the first packet of a flow, twice. */
+  members: { min: 0, max: 256 },
   /** Each is compared with every packet of a new flow. */
   management: { min: 0, max: 256 },
   /** A queue number has 12 bits, and each worker has four queues an interface. */
@@ -291,6 +311,13 @@ export const limits = {
   /** The rules' limit at 300 bytes each; a bound on what the parser is given. */
   fileBytes: { min: 0, max: 33_554_432 },
 } as const satisfies Record<string, Range>;
+
+/** UDP ports of the tunnel, at both ends: one, or egress's and ingress's. */
+export function tunnelPortsOf({ encapsulation, port, vxlan }: TunnelConfig): readonly number[] {
+  const { ingressPort } = vxlan;
+  const isOne = encapsulation !== 'vxlan' || ingressPort === 0 || ingressPort === port;
+  return isOne ? [port] : [port, ingressPort];
+}
 
 /** Longest time that redirection may outlive the last successful telemetry, in milliseconds. */
 export function leaseMs(telemetry: TelemetryConfig): number {

@@ -207,19 +207,23 @@ export class Encapsulator {
   }
 
   private drop(packet: Packet, reason: Reason): void {
-    count(this.path.counters, reason, wirePackets(packet), packet.length);
+    const { arena, counters } = this.path;
+    count(counters, reason, wirePackets(arena.view, packet), packet.length);
   }
 
   private queue(packet: Packet, flow: number, packets: number, bytes: number): void {
     const { path, pieces } = this;
-    const { datagramSize } = this.cursor;
+    const { datagramSize, direction } = this.cursor;
     const entropy = path.flows.entropy(flow);
     const tos = ipv4Tos(path.arena.view, packet.at) & dscpMask;
     const { socket } = path.io;
     const peer = path.peers.address[this.firewall];
-    if (this.queued === maximumQueued || !socket.queue(pieces, datagramSize, peer, entropy, tos)) {
+    if (
+      this.queued === maximumQueued ||
+      !socket.queue(pieces, datagramSize, peer, entropy, tos, direction)
+    ) {
       this.sendQueued();
-      socket.queue(pieces, datagramSize, peer, entropy, tos);
+      socket.queue(pieces, datagramSize, peer, entropy, tos, direction);
     }
     this.queuedFor[this.queued] = this.firewall;
     this.queuedPackets[this.queued] = packets;

@@ -94,3 +94,23 @@ export function cumulatedRoundTrips(columns: FirewallColumns, firewall: number):
     return total;
   });
 }
+
+/** What every worker counts. */
+const countedNames = [
+  'sentPackets',
+  'sentBytes',
+  'returnedPackets',
+  'returnedBytes',
+  'flowsTaken',
+] as const;
+
+/** Of several workers: as the first, which probes, has them; what each counts, added up. Cold. */
+export function sumFirewallColumns(tables: readonly FirewallColumns[]): FirewallColumns {
+  const first = tables[0]!;
+  if (tables.length === 1) return first;
+  const sums = countedNames.map((name) => [
+    name,
+    first[name].map((_, i) => tables.reduce((sum, columns) => sum + columns[name][i]!, 0)),
+  ]);
+  return { ...first, ...Object.fromEntries(sums) };
+}

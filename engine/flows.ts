@@ -37,6 +37,8 @@ export const Verdict = {
   PassRollout: 6,
   /** Would be redirected, but `mode: observe` only looks. */
   Observe: 7,
+  /** Between members of a group: the agent at the other end redirects it. */
+  PassGroup: 8,
 } as const;
 export type Verdict = (typeof Verdict)[keyof typeof Verdict];
 

@@ -159,7 +159,7 @@ export class Handover {
     numbers[Word.gsoSize] = packet.gsoSize;
     numbers[Word.checksumStart] = packet.checksumStart;
     numbers[Word.checksumOffset] = packet.checksumOffset;
-    this.give(packet.at, packet.length, wirePackets(packet));
+    this.give(packet.at, packet.length, wirePackets(this.arena.view, packet));
   }
 
   /** Likewise a packet from the tunnel; its header has been checked. */

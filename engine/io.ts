@@ -116,9 +116,17 @@ export interface TunnelSocket {
    * into datagrams of `segmentSize` bytes (0: one datagram; else every datagram has that size but
    * the last). Pieces are copied into the queue; the arena bytes they point to must stay until
    * flush. `entropy` chooses the source port: equal values, equal ports. `tos` is the outer
-   * TOS byte. Returns false when the queue is full: flush, then queue again.
+   * TOS byte. `direction` chooses the port at the firewall where each has its own. Returns false
+   * when the queue is full: flush, then queue again.
    */
-  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean;
+  queue(
+    pieces: Pieces,
+    segmentSize: number,
+    peer: number,
+    entropy: number,
+    tos: number,
+    direction?: Direction,
+  ): boolean;
   /**
    * Send everything queued, in order. Afterwards `results[i]` holds Ok or a Socket… reason for the
    * i-th queued send. Returns how many there were.

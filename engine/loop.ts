@@ -136,7 +136,7 @@ export class Loop {
   private takeHanded(handover: Handover): number {
     const { redirect, reinject } = this;
     const slots = this.path.arena.deviceSlots;
-    redirect.reclaim();
+    redirect.held.reclaim();
     let taken = 0;
     while (taken < slots.length && handover.take(slots[taken])) {
       const at = slots[taken++];

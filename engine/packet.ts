@@ -3,8 +3,8 @@
  * for every packet of a batch; whoever processes a batch fills it and hands it to the steps.
  */
 import { createFlowKey, type FlowKey, KeyKind } from '../parsers/flow-key.ts';
-import { Protocol } from '../parsers/ipv4.ts';
-import { tcpChecksumOffset, tcpHeaderLength } from '../parsers/tcp.ts';
+import { ipv4HeaderLength, ipv4MinimumHeaderLength, Protocol } from '../parsers/ipv4.ts';
+import { tcpChecksumOffset, tcpHeaderLength, tcpMinimumHeaderLength } from '../parsers/tcp.ts';
 import { udpChecksumOffset, udpHeaderLength } from '../parsers/udp.ts';
 import { Gso, type PacketBatch } from './io.ts';
 
@@ -75,8 +75,16 @@ export function isPartialInPlace(packet: Packet): boolean {
 /** IPv4 and TCP headers without options: what an MSS does not count (RFC 9293 3.7.1). */
 export const mssOverhead = 40;
 
-/** How many wire packets it stands for, by the smallest headers: its key may not have been read. */
-export function wirePackets(packet: Packet): number {
-  if (packet.gso === Gso.None) return 1;
-  return Math.max(1, Math.ceil((packet.length - mssOverhead) / packet.gsoSize));
+/**
+ * How many packets it is on the wire. Nothing of it may have been checked yet; one that has no room
+ * for its headers is one.
+ */
+export function wirePackets(view: DataView, packet: Packet): number {
+  const { at, gso, gsoSize, length } = packet;
+  if (gso === Gso.None || length < ipv4MinimumHeaderLength) return 1;
+  const transport = ipv4HeaderLength(view, at);
+  if (transport + tcpMinimumHeaderLength > length) return 1;
+  const isTcp = gso === Gso.Tcp4;
+  const headers = transport + (isTcp ? tcpHeaderLength(view, at + transport) : udpHeaderLength);
+  return Math.max(1, Math.ceil((length - headers) / gsoSize));
 }

@@ -85,6 +85,10 @@ export class Peers {
   /** Whether some firewall has been usable since the start, of this worker or one before. */
   everUsable = false;
   private readonly options: PeerOptions;
+  private readonly follow: boolean;
+  /** Datagrams come in runs of one sender: the last answer of `sendersOf`. */
+  private lastSource = 0;
+  private lastSenders = 0;
   private readonly gates: readonly Gate[];
   private readonly health: readonly ProbeHealth[];
   private readonly prober: Prober;
@@ -117,6 +121,7 @@ export class Peers {
     this.count = count;
     this.gates = gates;
     this.onLoss = options.onLoss;
+    this.follow = options.follow;
     this.encapsulation = encapsulation;
     this.address = Int32Array.from(firewalls, ({ address }) => address);
     // Until the kernel knows the path: Ethernet's.
@@ -128,6 +133,7 @@ export class Peers {
     this.choice = new Firewalls({ seeds, spread, preempt, holdDownMs, graceMs }, nowMs);
     this.graceEndMs = nowMs + graceMs;
     this.everUsable = this.columns.changes.some((count) => count > 0);
+    if (probe !== 'off') this.awaitProbes();
     this.health = probe === 'tunnel' ? this.startHealth(nowMs) : [];
     this.prober = new Prober(
       arena,
@@ -138,18 +144,28 @@ export class Peers {
       this.health,
       this.columns,
     );
+    // 0.0.0.0 sends nothing, but returnFrom may be everybody.
+    this.lastSource = -1;
+    this.sendersOf(0);
     this.sentBefore = this.columns.sentPackets.slice();
     this.returnedBefore = this.columns.returnedPackets.slice();
     this.silentSinceMs = new Float64Array(count).fill(-1);
   }
 
+  /** Nothing is known of a firewall before its first probe, unless a worker before knew it. */
+  private awaitProbes(): void {
+    const { probeState } = this;
+    for (let i = 0; i < this.count; i++) {
+      if (probeState[i] === ProbeState.Off) probeState[i] = ProbeState.Waiting;
+    }
+  }
+
   private startHealth(nowMs: number): readonly ProbeHealth[] {
     const { probeFailures, probeIntervalMs } = this.options;
     const { probeState } = this;
-    return this.options.firewalls.map((_, i) => {
-      if (probeState[i] === ProbeState.Off) probeState[i] = ProbeState.Waiting;
-      return new ProbeHealth(probeIntervalMs, probeFailures, nowMs, probeState[i] as ProbeState);
-    });
+    return [...probeState].map(
+      (state) => new ProbeHealth(probeIntervalMs, probeFailures, nowMs, state as ProbeState),
+    );
   }
 
   /** Whether there is a probe through the tunnel. */
@@ -159,19 +175,22 @@ export class Peers {
 
   /** Which firewalls a sender may be: a set, 0 for a stranger. */
   sendersOf(source: number): number {
+    if (source === this.lastSource) return this.lastSenders;
     const { firewalls } = this.options;
     let set = 0;
     for (let i = 0; i < firewalls.length; i++) {
       const { address, returnFrom } = firewalls[i];
       if (source === address || contains(returnFrom, source)) set |= 1 << i;
     }
+    this.lastSource = source;
+    this.lastSenders = set;
     return set;
   }
 
   /** Whether a flow of these firewalls stays where it is. */
   keeps(firewall: number, set: number): boolean {
     if (((this.choice.usable >> firewall) & 1) === 0) return false;
-    return !this.options.follow || this.choice.active(set) === firewall;
+    return !this.follow || this.choice.active(set) === firewall;
   }
 
   isLost(firewall: number): boolean {

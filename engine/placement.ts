@@ -1,13 +1,15 @@
 /**
- * Which firewall takes a flow: for a new one, and for one whose firewall cannot be used any more or
- * is not the active one. Asked packet by packet, so that nothing has to go through the table when a
- * firewall is lost.
+ * Which rule decides a flow, and which firewall takes it: for a new one, and for one whose firewall
+ * cannot be used any more or is not the active one. Asked packet by packet, so that nothing has to
+ * go through the table when a firewall is lost.
  */
 import type { FlowKey } from '../parsers/flow-key.ts';
 import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
+import { classify, type Policy } from './classifier/lookup.ts';
 import { symmetricHash } from './flow-hash.ts';
 import { Verdict } from './flows.ts';
+import { Direction } from './io.ts';
 import type { Path } from './path.ts';
 import { noFirewall, OnLoss } from './peers.ts';
 
@@ -20,6 +22,14 @@ export const Elsewhere = {
   /** Both ends are to be reset. */
   Reset: -3,
 } as const;
+
+/** The rule that decides a packet that has its ports; builtInRule or noRule. */
+export function classifyKey(policy: Policy, key: FlowKey, direction: Direction): number {
+  const { destination, destinationPort, protocol, source, sourcePort } = key;
+  return direction === Direction.Egress
+    ? classify(policy, direction, source, destination, sourcePort, destinationPort, protocol)
+    : classify(policy, direction, destination, source, destinationPort, sourcePort, protocol);
+}
 
 /** The firewall for a new flow, of those in `set`; -1: none can be used. */
 export function placeKey(path: Path, key: FlowKey, set: number): number {

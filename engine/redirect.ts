@@ -14,32 +14,34 @@ import {
   ipv4ChecksumOk,
   ipv4Id,
   ipv4Protocol,
+  ipv4TimeToLive,
   ipv4TotalLength,
   Protocol,
 } from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
-import { resetLength, writeResetToReceiver, writeResetToSender } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
-import {
-  builtInRule,
-  classify,
-  firewallsOf,
-  isLogged,
-  onFailureOf,
-  verdictOf,
-} from './classifier/lookup.ts';
+import { builtInRule, firewallsOf, isLogged, onFailureOf, verdictOf } from './classifier/lookup.ts';
 import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
-import { Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
-import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
+import { type Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
+import { Loops } from './loops.ts';
+import {
+  createPacket,
+  headersLength,
+  isPartialInPlace,
+  loadPacket,
+  type Packet,
+  wirePackets,
+} from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { noFirewall } from './peers.ts';
-import { Elsewhere, firewallFor, placeKey } from './placement.ts';
+import { classifyKey, Elsewhere, firewallFor, placeKey } from './placement.ts';
+import { resetBothEnds } from './reset.ts';
 import { teachKernel } from './teach.ts';
 
 export class Redirect {
@@ -47,8 +49,9 @@ export class Redirect {
   private readonly encapsulator: Encapsulator;
   private readonly packet: Packet = createPacket();
   private readonly pieces = createPieces();
+  private readonly loops = new Loops();
   /** Tagged with the queue that they came by. */
-  private readonly held: HeldFragments;
+  readonly held: HeldFragments;
   private readonly handover: Handover | undefined;
   /** Of the packet at hand. */
   private stage: Stage = Stage.Fresh;
@@ -87,11 +90,6 @@ export class Redirect {
     this.decide(path.devices[queue], queue >> 1);
   }
 
-  /** Nothing that was queued waits any more. */
-  reclaim(): void {
-    this.held.reclaim();
-  }
-
   private decide(device: PacketDevice, link: number): void {
     const { packet, path } = this;
     const { key } = packet;
@@ -122,13 +120,7 @@ export class Redirect {
     if (!handover.leads(key, packet.at, stage, path.nowTick)) return false;
     handover.givePacket(packet, 2 * link + device.direction);
     if (key.kind !== KeyKind.FirstFragment || held.count === 0) return true;
-    const { destination, source } = key;
-    const id = ipv4Id(path.arena.view, packet.at);
-    const protocol = ipv4Protocol(path.arena.view, packet.at);
-    while (held.take(source, destination, id, protocol)) {
-      this.loadHeld();
-      handover.givePacket(packet, held.tag);
-    }
+    while (this.takeHeld()) handover.givePacket(packet, held.tag);
     return true;
   }
 
@@ -151,15 +143,21 @@ export class Redirect {
 
   /** What waited for the packet at hand follows it, unless it came by another queue. */
   private release(flow: number, device: PacketDevice, link: number): void {
-    const { held, packet, path } = this;
-    const { destination, source } = packet.key;
-    const id = ipv4Id(path.arena.view, packet.at);
-    const protocol = ipv4Protocol(path.arena.view, packet.at);
-    while (held.take(source, destination, id, protocol)) {
-      this.loadHeld();
-      if (held.tag === 2 * link + device.direction) this.forward(flow, 0, device, link);
+    while (this.takeHeld()) {
+      if (this.held.tag === 2 * link + device.direction) this.forward(flow, 0, device, link);
       else this.end(Reason.FragmentUnmatched);
     }
+  }
+
+  /** The oldest that waits for a fragment of the datagram at hand becomes the packet at hand. */
+  private takeHeld(): boolean {
+    const { held, packet, path } = this;
+    const { view } = path.arena;
+    const { at, key } = packet;
+    const { destination, source } = key;
+    if (!held.take(source, destination, ipv4Id(view, at), ipv4Protocol(view, at))) return false;
+    this.loadHeld();
+    return true;
   }
 
   /** The fragment just taken becomes the packet at hand. It was read before, when it came. */
@@ -237,7 +235,7 @@ export class Redirect {
     const { flows, gate, nowTick, policy } = this.path;
     const { direction } = device;
     if (found !== noFlow && !this.beginsAgain(found, flags)) return found;
-    const rule = this.classify(direction);
+    const rule = classifyKey(policy, this.packet.key, direction);
     const set = firewallsOf(policy, rule);
     const isOpen = gate === GateView.Open;
     const firewall = isOpen ? placeKey(this.path, this.packet.key, set) : -1;
@@ -260,7 +258,7 @@ export class Redirect {
     const { generation } = policy;
     const logged = isLogged(policy, rule);
     flows.describe(flow, rule, generation, onFailureOf(policy, rule), set, holder, logged);
-    if (rule !== builtInRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
+    if (rule >= noRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
     return flow;
   }
 
@@ -285,25 +283,18 @@ export class Redirect {
     return verdict;
   }
 
-  private classify(direction: Direction): number {
-    const { policy } = this.path;
-    const { destination, destinationPort, protocol, source, sourcePort } = this.packet.key;
-    return direction === Direction.Egress
-      ? classify(policy, direction, source, destination, sourcePort, destinationPort, protocol)
-      : classify(policy, direction, destination, source, destinationPort, sourcePort, protocol);
-  }
-
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
     const { packet, path } = this;
     const { flows } = path;
     // An error is about the flow and not of it: it keeps nothing alive.
     if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
-    flows.account(flow, device.direction, wirePackets(packet), packet.length);
+    this.account(flow, device.direction);
     if (path.gate === GateView.Closed && !this.survives(flow, path.onLoss)) {
       return this.end(path.droppedReason);
     }
     if (flows.verdict[flow] === Verdict.Redirect) {
       if (path.gate === GateView.Closed) return this.pass(device, path.passedReason);
+      if (this.isCopy(flow)) return this.end(Reason.PacketLooped);
       const firewall = firewallFor(path, flow, flags);
       if (firewall >= 0) {
         return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
@@ -319,6 +310,8 @@ export class Redirect {
         return this.pass(device, Reason.PassedEstablished);
       case Verdict.PassBuiltIn:
         return this.pass(device, Reason.PassedBuiltIn);
+      case Verdict.PassGroup:
+        return this.pass(device, Reason.PassedGroup);
       case Verdict.PassRollout:
         return this.pass(device, Reason.PassedByRollout);
       case Verdict.Observe:
@@ -328,6 +321,15 @@ export class Redirect {
       case Verdict.Undecided:
         return this.end(Reason.DroppedByRule);
     }
+  }
+
+  private isCopy(flow: number): boolean {
+    const { arena, nowTick } = this.path;
+    // Fragments share their identification.
+    if (this.packet.key.kind !== KeyKind.Plain) return false;
+    const { at, length } = this.packet;
+    const id = ipv4Id(arena.view, at);
+    return this.loops.isCopy(flow, id, length, ipv4TimeToLive(arena.view, at), nowTick);
   }
 
   /** A redirected flow that no firewall takes while the gate is open. */
@@ -350,8 +352,8 @@ export class Redirect {
    * socket of ours matches it, so it goes on as if we were not there).
    */
   private passError(device: PacketDevice): void {
-    const { droppedReason, gate, onLoss } = this.path;
-    if (this.classify(device.direction) === builtInRule) {
+    const { droppedReason, gate, onLoss, policy } = this.path;
+    if (classifyKey(policy, this.packet.key, device.direction) === builtInRule) {
       return this.pass(device, Reason.PassedBuiltIn);
     }
     if (gate === GateView.Closed && onLoss === OnFailure.Drop) {
@@ -362,16 +364,10 @@ export class Redirect {
 
   /** `established: reset`: the connection ends now, at both its ends. */
   private reset(device: PacketDevice, link: number, flags: number): void {
-    const { bytes, view, answerAt } = this.path.arena;
-    const { packet, pieces } = this;
+    const { packet, path, pieces } = this;
     const isWhole = packet.key.kind <= KeyKind.FirstFragment;
     if (isWhole && (flags & TcpFlag.Rst) === 0) {
-      pieces.count = 0;
-      addPiece(pieces, answerAt, resetLength);
-      writeResetToSender(bytes, view, answerAt, packet.at, packet.key.transportAt);
-      opposite(this.path, link, device.direction).write(pieces, Gso.None, 0, 0, 0);
-      writeResetToReceiver(bytes, view, answerAt, packet.at, packet.key.transportAt);
-      device.write(pieces, Gso.None, 0, 0, 0);
+      resetBothEnds(path, packet, pieces, device, opposite(path, link, device.direction));
     }
     this.end(Reason.ResetEstablished);
   }
@@ -386,9 +382,18 @@ export class Redirect {
     this.end(result === Reason.Ok ? reason : result);
   }
 
+  /** As many packets and bytes as the wire has: each segment has headers of its own. */
+  private account(flow: number, direction: Direction): void {
+    const { packet, path } = this;
+    const { view } = path.arena;
+    const packets = wirePackets(view, packet);
+    const headers = packets === 1 ? 0 : headersLength(view, packet, packet.gso);
+    path.flows.account(flow, direction, packets, packet.length + (packets - 1) * headers);
+  }
+
   /** The end of the packet at hand. */
   private end(reason: Reason): void {
-    const { packet } = this;
-    count(this.path.counters, reason, wirePackets(packet), packet.length);
+    const { packet, path } = this;
+    count(path.counters, reason, wirePackets(path.arena.view, packet), packet.length);
   }
 }

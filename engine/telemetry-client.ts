@@ -8,7 +8,7 @@
  * drips); at most 64 KiB of answer are read.
  */
 import { createHash } from 'node:crypto';
-import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { Agent, request as httpsRequest } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import { GateCause } from './gate.ts';
@@ -25,6 +25,9 @@ export type TelemetryCredentials = {
 
 /** More than any collector's answer: OTLP's is a few bytes, an error page a few thousand. */
 const maximumAnswerLength = 65_536;
+
+/** Of a foreign text in a message. */
+const maximumWords = 200;
 
 class AttemptError extends Error {
   readonly gateCause: GateCause;
@@ -68,17 +71,24 @@ export class TelemetryClient {
     body: Uint8Array,
     contentType: string,
     timeoutMs: number,
+    contentEncoding?: 'gzip',
   ): Promise<Failure | undefined> {
     const abort = new AbortController();
     this.current = abort;
     const timer = setTimeout(() => abort.abort(), timeoutMs);
+    const headers = {
+      'content-type': contentType,
+      'content-length': body.length,
+      'user-agent': 'microperimeter',
+      ...(contentEncoding === undefined ? {} : { 'content-encoding': contentEncoding }),
+    };
     try {
       try {
-        await this.attempt(body, contentType, abort.signal);
+        await this.attempt(body, headers, abort.signal);
       } catch (error) {
         // The endpoint closed an idle connection just as we used it: no failure of the endpoint.
         if (!(error instanceof StaleConnection)) throw error;
-        await this.attempt(body, contentType, abort.signal);
+        await this.attempt(body, headers, abort.signal);
       }
       return undefined;
     } catch (error) {
@@ -102,17 +112,17 @@ export class TelemetryClient {
     this.agent.destroy();
   }
 
-  private attempt(body: Uint8Array, contentType: string, signal: AbortSignal): Promise<void> {
+  private attempt(
+    body: Uint8Array,
+    headers: OutgoingHttpHeaders,
+    signal: AbortSignal,
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       const request = httpsRequest(this.url, {
         method: 'POST',
         agent: this.agent,
         signal,
-        headers: {
-          'content-type': contentType,
-          'content-length': body.length,
-          'user-agent': 'microperimeter',
-        },
+        headers,
       });
       request.on('error', (error) => {
         const stale = request.reusedSocket && !signal.aborted && isReset(error);
@@ -176,8 +186,16 @@ function readAnswer(
   response.on('end', () => {
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) resolve();
-    else reject(new AttemptError(GateCause.TelemetryRefused, `HTTP status ${status}`, status));
+    else reject(new AttemptError(GateCause.TelemetryRefused, refusalOf(response), status));
   });
+}
+
+/** A redirect's target is told, not asked: it has not proved that it is our firewall. */
+function refusalOf({ headers, statusCode = 0 }: IncomingMessage): string {
+  const isRedirect = statusCode >= 300 && statusCode < 400 && headers.location !== undefined;
+  const where = headers.location?.slice(0, maximumWords);
+  const detail = isRedirect ? `: a redirect to ${where}, which is not followed` : '';
+  return `HTTP status ${statusCode}${detail}`;
 }
 
 function codeOf(error: unknown): string {

@@ -1,10 +1,10 @@
 /**
- * The body of one telemetry POST: an OTLP metrics export in JSON, as any OpenTelemetry collector
- * takes it at /v1/metrics. Counters are cumulative since the start of the agent; a reason that
- * never happened has no data point. Only the telemetry worker uses this file.
+ * The body of one telemetry POST: an OTLP metrics export in JSON or protobuf, as any OpenTelemetry
+ * collector takes it at /v1/metrics. Counters are cumulative since the start of the agent; a reason
+ * that never happened has no data point. Only the telemetry worker uses this file.
  */
 import { type Attributes, type HrTime, ValueType } from '@opentelemetry/api';
-import { JsonMetricsSerializer } from '@opentelemetry/otlp-transformer';
+import { JsonMetricsSerializer, ProtobufMetricsSerializer } from '@opentelemetry/otlp-transformer';
 import { type Resource, resourceFromAttributes } from '@opentelemetry/resources';
 import {
   AggregationTemporality,
@@ -13,10 +13,24 @@ import {
   type MetricData,
 } from '@opentelemetry/sdk-metrics';
 import { reasonCount, reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { TelemetryFormat } from './config.ts';
 import { type Counters, Gauge } from './counters.ts';
 import type { GateStatus } from './gate.ts';
 
-export const reportContentType = 'application/json';
+type Encoding = TelemetryFormat['encoding'];
+
+/** OTLP specification, "OTLP/HTTP Request". */
+export const contentTypes: Readonly<Record<Encoding, string>> = {
+  json: 'application/json',
+  protobuf: 'application/x-protobuf',
+};
+
+const serializers = { json: JsonMetricsSerializer, protobuf: ProtobufMetricsSerializer } as const;
+
+/** A request without metrics, which a collector takes and forgets. */
+export function emptyReport(encoding: Encoding): Uint8Array {
+  return Buffer.from(encoding === 'json' ? '{"resourceMetrics":[]}' : '');
+}
 
 export type AgentIdentity = {
   readonly version: string;
@@ -30,16 +44,27 @@ export type AgentIdentity = {
   readonly startedMs: number;
 };
 
+/** What each report tells of every firewall. */
+export type FirewallReport = {
+  readonly name: string;
+  readonly usable: boolean;
+  readonly active: boolean;
+  readonly sentPackets: number;
+  readonly returnedPackets: number;
+};
+
 /** Events told with the next report, until one is delivered. */
 export type AgentEvent = 'start' | 'stop';
 
 export class TelemetryReport {
   private readonly identity: AgentIdentity;
+  private readonly encoding: Encoding;
   private readonly resource: Resource;
   private readonly startTime: HrTime;
 
-  constructor(identity: AgentIdentity) {
+  constructor(identity: AgentIdentity, encoding: Encoding) {
     this.identity = identity;
+    this.encoding = encoding;
     this.startTime = toHrTime(identity.startedMs);
     this.resource = resourceFromAttributes({
       'service.name': 'microperimeter',
@@ -55,6 +80,7 @@ export class TelemetryReport {
     gate: GateStatus,
     events: readonly AgentEvent[],
     nowMs: number,
+    firewalls: readonly FirewallReport[] = [],
   ): Uint8Array {
     const time = toHrTime(nowMs);
     const metrics = [
@@ -73,11 +99,12 @@ export class TelemetryReport {
         this.point(Math.max(0, (nowMs - this.identity.startedMs) / 1000), time, {}),
       ]),
     ];
+    if (firewalls.length > 0) metrics.push(...this.ofFirewalls(firewalls, time));
     if (events.length > 0) {
       const points = events.map((event) => this.point(1, time, { event }));
       metrics.push(this.gauge('microperimeter.agent.event', '{event}', points));
     }
-    const body = JsonMetricsSerializer.serializeRequest({
+    const body = serializers[this.encoding].serializeRequest({
       resource: this.resource,
       scopeMetrics: [
         { scope: { name: 'microperimeter', version: this.identity.version }, metrics },
@@ -85,6 +112,21 @@ export class TelemetryReport {
     });
     if (body === undefined) throw new Error('the OTLP serializer returned nothing');
     return body;
+  }
+
+  private ofFirewalls(all: readonly FirewallReport[], time: HrTime): MetricData[] {
+    const points = (value: (one: FirewallReport) => number) =>
+      all.map((one) => this.point(value(one), time, { firewall: one.name }));
+    const isUsable = points(({ usable }) => (usable ? 1 : 0));
+    const isActive = points(({ active }) => (active ? 1 : 0));
+    const sent = points(({ sentPackets }) => sentPackets);
+    const returned = points(({ returnedPackets }) => returnedPackets);
+    return [
+      this.gauge('microperimeter.firewall.usable', '1', isUsable),
+      this.gauge('microperimeter.firewall.active', '1', isActive),
+      this.sum('microperimeter.firewall.sent', '{packet}', sent),
+      this.sum('microperimeter.firewall.returned', '{packet}', returned),
+    ];
   }
 
   private byReason(column: Float64Array, time: HrTime): DataPoint<number>[] {

@@ -3,8 +3,9 @@
  * closed when it dies, stopped within a bounded time.
  */
 import type { Worker } from 'node:worker_threads';
-import type { TelemetryConfig } from './config.ts';
+import type { TelemetryConfig, TelemetryFormat } from './config.ts';
 import { Deaths } from './deaths.ts';
+import type { EndpointProbeData } from './endpoint-probe.ts';
 import { type Gate, GateCause } from './gate.ts';
 import { startWorker } from './start-worker.ts';
 import type { StateChange } from './telemetry.ts';
@@ -19,10 +20,15 @@ export type TelemetryWorkerData = {
     readonly identity: AgentIdentity;
   }[];
   readonly schedule: TelemetryConfig;
+  readonly format: TelemetryFormat;
   /** `Gate.shared`. */
   readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes (engine/counters.ts). */
   readonly counters: SharedArrayBuffer;
+  /** `firewallColumnsByteLength` bytes; absent: nothing is told of firewalls. */
+  readonly columns?: readonly SharedArrayBuffer[];
+  /** Probes that do not go through the tunnel; absent where there are none. */
+  readonly endpoints?: EndpointProbeData;
 };
 
 /** What the worker tells its parent. `failure` is empty when the stop event was delivered. */

@@ -6,12 +6,20 @@
  * It closes the gates by doing nothing: if this thread hangs or dies, the lease runs out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+import { gzipSync } from 'node:zlib';
 import type { TelemetryConfig } from './config.ts';
 import { totals } from './counters.ts';
+import { probeEndpoints } from './endpoint-probe.ts';
+import { openFirewallColumns, sumFirewallColumns } from './firewall-columns.ts';
 import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
-import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
+import {
+  type AgentEvent,
+  contentTypes,
+  type FirewallReport,
+  TelemetryReport,
+} from './telemetry-report.ts';
 import type { TelemetryMessage, TelemetryWorkerData } from './telemetry-thread.ts';
 import { monotonicMs } from './ticks.ts';
 
@@ -38,8 +46,21 @@ class Alarm {
   }
 }
 
+function readFirewalls({ columns: memories, targets }: TelemetryWorkerData): FirewallReport[] {
+  if (memories === undefined) return [];
+  const columns = sumFirewallColumns(memories.map(openFirewallColumns));
+  return targets.map(({ identity }, i) => ({
+    name: identity.firewall,
+    usable: columns.usable[i] === 1,
+    active: columns.active[i] === 1,
+    sentPackets: columns.sentPackets[i]!,
+    returnedPackets: columns.returnedPackets[i]!,
+  }));
+}
+
 /** The reports to one firewall, and its gate. */
 class Reporter {
+  private readonly data: TelemetryWorkerData;
   private readonly firewall: number;
   private readonly gate: Gate;
   private readonly schedule: TelemetryConfig;
@@ -52,12 +73,13 @@ class Reporter {
 
   constructor(data: TelemetryWorkerData, firewall: number, gate: Gate) {
     const { credentials, identity, url } = data.targets[firewall]!;
+    this.data = data;
     this.firewall = firewall;
     this.gate = gate;
     this.schedule = data.schedule;
     this.counters = data.counters;
     this.client = new TelemetryClient(url, credentials);
-    this.report = new TelemetryReport(identity);
+    this.report = new TelemetryReport(identity, data.format.encoding);
   }
 
   stop(): void {
@@ -86,8 +108,13 @@ class Reporter {
 
   private post(events: readonly AgentEvent[], timeoutMs: number) {
     const status = this.gate.status(monotonicMs());
-    const body = this.report.build(totals(this.counters), status, events, Date.now());
-    return this.client.post(body, reportContentType, timeoutMs);
+    const counters = totals(this.counters);
+    const firewalls = readFirewalls(this.data);
+    const body = this.report.build(counters, status, events, Date.now(), firewalls);
+    const { compression, encoding } = this.data.format;
+    const contentType = contentTypes[encoding];
+    if (compression === 'none') return this.client.post(body, contentType, timeoutMs);
+    return this.client.post(gzipSync(body), contentType, timeoutMs, 'gzip');
   }
 
   private apply(decision: Decision): void {
@@ -102,9 +129,12 @@ class Reporter {
 /** All firewalls get telemetry all the time, so that one that waits is known to be well. */
 async function main(data: TelemetryWorkerData): Promise<void> {
   const reporters = openGates(data.gates).map((gate, i) => new Reporter(data, i, gate));
+  const stop = new AbortController();
   parentPort?.once('message', () => {
+    stop.abort();
     for (const reporter of reporters) reporter.stop();
   });
+  if (data.endpoints !== undefined) void probeEndpoints(data.endpoints, stop.signal);
   const failures = await Promise.all(reporters.map((reporter) => reporter.run()));
   const named = failures.flatMap((failure, i) =>
     failure === '' ? [] : `${data.targets[i]!.identity.firewall}: ${failure}`,

@@ -19,6 +19,8 @@ const settleMs = 150;
 /** Each segment is looked at by itself: a tunnel capture has every segment twice, on purpose. */
 const tsharkSettings = ['-o', 'tcp.desegment_tcp_streams:FALSE', '-o', 'tcp.check_checksum:TRUE'];
 const checksumSettings = ['-o', 'ip.check_checksum:TRUE'];
+/** Azure's ports of VXLAN, which tshark does not know. */
+const portSettings = ['-d', 'udp.port==10800,vxlan', '-d', 'udp.port==10801,vxlan'];
 
 export class Capture {
   readonly path: string;
@@ -43,7 +45,7 @@ export class Capture {
    */
   async read(displayFilter: string, fields: readonly string[]): Promise<string[][]> {
     const columns = fields.flatMap((field) => ['-e', field]);
-    const settings = [...tsharkSettings, ...checksumSettings];
+    const settings = [...tsharkSettings, ...checksumSettings, ...portSettings];
     const args = ['-n', '-r', this.path, ...settings, '-Y', displayFilter, '-T', 'fields'];
     const { code, output, errors } = await run(this.host, 'tshark', [...args, ...columns]);
     if (code !== 0) throw new Error(`tshark: ${errors.trim()}`);

@@ -11,6 +11,7 @@ import pc from 'picocolors';
 import { agentCommand } from './agent.ts';
 import { keepRunDirectory } from './certificates.ts';
 import type { Encapsulation, FirewallEvent, FirewallKind } from './firewalls.ts';
+import { playHaStory } from './ha-story.ts';
 import { selectFlows } from './joined-flows.ts';
 import { keepNamespaces, removeStaleNamespaces } from './namespace.ts';
 import { type Stage, setStage } from './stage.ts';
@@ -18,6 +19,7 @@ import { playStory, type StepResult } from './story.ts';
 import { countTraffic, createLive, createView, type Live, type View } from './view.ts';
 
 type Options = {
+  readonly scenario: 'agent' | 'ha';
   readonly json: boolean;
   readonly keep: boolean;
   readonly firewall: FirewallKind;
@@ -33,6 +35,11 @@ const longestSeconds = 3600;
 function readOptions(): Options {
   return new Command('lab')
     .description('Shows the agent at work between namespaces of this machine. Needs root.')
+    .addOption(
+      new Option('--scenario <name>', 'one firewall and the agent, or two firewalls that fail')
+        .choices(['agent', 'ha'])
+        .default('agent'),
+    )
     .option('--json', 'print the result as JSON and nothing else', false)
     .option('--keep', 'leave the namespaces up and say how to look around in them', false)
     .addOption(
@@ -77,6 +84,7 @@ async function main(): Promise<number> {
   const shown = process.stdout.isTTY === true ? 'terminal' : 'lines';
   const view = createView(live, options.json ? 'silent' : shown);
   const onFirewallEvent = (event: FirewallEvent) => noteFirewall(live, view, event);
+  if (options.scenario === 'ha') return await showHa(live, view, options.json);
   view.begin(live.stepTitle);
   const stage = await setStage({ firewall: options.firewall, encapsulation, onFirewallEvent });
   const watching = watchAgent(stage, live, view);
@@ -89,6 +97,29 @@ async function main(): Promise<number> {
   else printResults(live, results);
   if (options.keep) keep(stage, options.json);
   return results.every((result) => result.verdict === 'held') ? 0 : 1;
+}
+
+/** Two firewalls of our own, by geneve, whatever else was chosen. */
+async function showHa(live: Live, view: View, isJson: boolean): Promise<number> {
+  const drawing = setInterval(() => view.refresh(), refreshEveryMs);
+  const steps = await playHaStory({
+    onStep: (title) => {
+      live.stepTitle = title;
+      live.stepStartedAt = performance.now();
+      view.begin(title);
+    },
+    onResult: (result) => {
+      live.results.push(result);
+      view.end(result);
+    },
+  });
+  clearInterval(drawing);
+  live.stepTitle = '';
+  view.finish();
+  const held = steps.every(({ verdict }) => verdict === 'held');
+  if (isJson) console.log(JSON.stringify({ held, scenario: 'ha', steps }, null, 2));
+  else printResults(live, steps);
+  return held ? 0 : 1;
 }
 
 function play(

@@ -22,23 +22,29 @@ import {
 const receiveControlLength = abi.cmsghdr.size + 8;
 
 export class DatagramReceiver {
-  private readonly fd: Fd;
+  private readonly fds: readonly Fd[];
   private readonly base: Address;
   private readonly capacity: number;
   private readonly messages: Region;
-  private readonly messagesAddress: readonly Address[];
+  /** Of each message. */
+  private readonly addresses: readonly Address[];
   private readonly vectors: Region;
   private readonly names: Region;
   private readonly controls: Region;
+  /** Whose turn it is to be asked first: a busy port must not starve the other. */
+  private turn = 0;
   /** The batch whose slots the vectors point to. */
   private prepared: DatagramBatch | null = null;
 
-  constructor(fd: Fd, arena: Arena, capacity: number) {
-    this.fd = fd;
+  constructor(fds: readonly Fd[], arena: Arena, capacity: number) {
+    this.fds = fds;
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.messages = allocate(capacity * abi.mmsghdr.size);
-    this.messagesAddress = keepAddresses([this.messages.address]);
+    const { address } = this.messages;
+    this.addresses = keepAddresses(
+      Array.from({ length: capacity }, (_, index) => address + index * abi.mmsghdr.size),
+    );
     this.vectors = allocate(capacity * abi.iovec.size);
     this.names = allocate(capacity * abi.sockaddr_in.size);
     this.controls = allocate(capacity * receiveControlLength);
@@ -48,9 +54,14 @@ export class DatagramReceiver {
   receive(batch: DatagramBatch): number {
     if (batch !== this.prepared) this.prepare(batch);
     const wanted = Math.min(batch.capacity, this.capacity);
-    const received = recvmmsg(this.fd, this.messagesAddress[0], wanted, abi.MSG_DONTWAIT, 0);
-    // Nothing there, or the error of an earlier datagram, which this call has cleared.
-    const count = Math.max(received, 0);
+    this.turn = (this.turn + 1) % this.fds.length;
+    let count = 0;
+    for (let i = 0; i < this.fds.length && count < wanted; i++) {
+      const fd = this.fds[(this.turn + i) % this.fds.length];
+      const received = recvmmsg(fd, this.addresses[count], wanted - count, abi.MSG_DONTWAIT, 0);
+      // Negative: nothing there, or the error of an earlier datagram, which this call has cleared.
+      count += Math.max(received, 0);
+    }
     for (let index = 0; index < count; index++) this.take(batch, index);
     batch.count = count;
     return count;

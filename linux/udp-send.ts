@@ -13,6 +13,7 @@ import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
 import { Reason } from '../parsers/reason.ts';
 import {
+  Direction,
   maximumDatagramLength,
   maximumPieces,
   maximumSegments,
@@ -105,10 +106,17 @@ export class DatagramSender {
     }
   }
 
-  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
+  queue(
+    pieces: Pieces,
+    segmentSize: number,
+    peer: number,
+    entropy: number,
+    tos: number,
+    direction: Direction = Direction.Egress,
+  ): boolean {
     if (this.queued === this.capacity) return false;
     const slot = this.queued++;
-    const rowIndex = this.chooseRow(peer, entropy);
+    const rowIndex = this.chooseRow(peer, entropy, direction);
     if (rowIndex < 0) {
       this.results[slot] = Reason.SocketUnreachable;
       return true;
@@ -193,10 +201,10 @@ export class DatagramSender {
     return result < 0 ? 0 : view.getInt32(valueAt, LITTLE_ENDIAN);
   }
 
-  private chooseRow(address: number, entropy: number): number {
+  private chooseRow(address: number, entropy: number, direction: Direction): number {
     for (let index = 0; index < this.peers.length; index++) {
       const peer = this.peers[index];
-      if (peer.address === address) {
+      if (peer.address === address && (peer.direction ?? direction) === direction) {
         return this.firstRows[index] + ((entropy >>> 0) % peer.senders.length);
       }
     }

@@ -1,8 +1,8 @@
 /**
  * The tunnel's UDP sockets. `createTunnelSockets` makes them in the main thread: one that receives
- * on the tunnel's port from anybody (a firewall answers from any source port), and for each
- * firewall several connected ones that send. `openTunnelSocket` moves datagrams through them, in
- * any thread.
+ * on the tunnel's port (or two, where each direction has its own) from anybody (a firewall answers
+ * from any source port), and for each firewall several connected ones that send.
+ * `openTunnelSocket` moves datagrams through them, in any thread.
  *
  * A sender's source address is what the route had when it was connected: on a host whose address
  * changes, `reconnectSenders` looks it up again.
@@ -10,7 +10,7 @@
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
 import type { DatagramBatch, TunnelSocket } from '../engine/io.ts';
-import type { Pieces } from '../tunnel/pieces.ts';
+import type { Direction, Pieces } from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import type { Program } from './bpf/asm.ts';
 import { loadProgram } from './bpf/load.ts';
@@ -44,10 +44,15 @@ const sendBufferLength = 4 * 1024 * 1024;
 export type TunnelSocketOptions = {
   /** Where firewalls' answers arrive. */
   readonly port: number;
+  /** And where else, when each direction has a port of its own. */
+  readonly ingressPort?: number;
   /** Local address, int32; 0 or absent for any. */
   readonly address?: number;
-  /** Distinct addresses, int32, with the port that the tunnel has there. */
-  readonly firewalls: readonly { readonly address: number; readonly port: number }[];
+  /**
+   * Addresses, int32, with the port that the tunnel has there: one entry each, or one for each
+   * direction.
+   */
+  readonly firewalls: readonly Pick<Peer, 'address' | 'port' | 'direction'>[];
   /** Sockets, and so source ports, for each firewall; the workers divide them. */
   readonly senders?: number;
   /** Source ports to choose from, both included; absent: the kernel chooses. */
@@ -63,6 +68,8 @@ export type TunnelSocketOptions = {
 /** Plain numbers, to be handed to another thread. */
 export type TunnelDescriptors = {
   readonly receive: Fd;
+  /** Of `ingressPort`, where there is one. */
+  readonly receiveIngress: Fd | undefined;
   readonly peers: readonly Peer[];
 };
 
@@ -82,21 +89,27 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
   requireFeature(features.udpJoining);
   const closers = new Closers();
   try {
+    const { ingressPort, port, receiver, senders = defaultSenders, workers: count = 1 } = options;
+    const receive = createReceivers(options.address ?? 0, port, count, receiver, closers);
+    const receiveIngress =
+      ingressPort === undefined
+        ? []
+        : createReceivers(options.address ?? 0, ingressPort, count, receiver, closers);
     const ports = new SourcePorts(options.sourcePorts);
-    const { senders = defaultSenders, workers: count = 1 } = options;
-    const workers = Array.from({ length: count }, () => ({
-      receive: createReceiver(options, closers),
-      peers: options.firewalls.map(({ address, port }) => ({
+    const workers = receive.map((fd, worker) => ({
+      receive: fd,
+      receiveIngress: receiveIngress[worker],
+      peers: options.firewalls.map(({ address, direction, port }) => ({
         address,
         port,
+        direction,
         senders: Array.from({ length: Math.ceil(senders / count) }, () =>
           createSender(options, address, port, ports, closers),
         ),
       })),
     }));
-    if (options.receiver !== undefined) attachReceiver(workers[0]!.receive, options.receiver);
     const peers = workers.flatMap((worker) => worker.peers);
-    return { receive: workers[0]!.receive, peers, workers, close: () => closers.closeAll() };
+    return { ...workers[0]!, peers, workers, close: () => closers.closeAll() };
   } catch (error) {
     closers.closeAll();
     throw error;
@@ -150,7 +163,7 @@ class UdpTunnelSocket implements TunnelSocket {
     batchSize: number,
     segmentation: boolean,
   ) {
-    this.receiver = new DatagramReceiver(descriptors.receive, arena, batchSize);
+    this.receiver = new DatagramReceiver(receiversOf(descriptors), arena, batchSize);
     this.sender = new DatagramSender(descriptors.peers, arena, batchSize, segmentation);
     this.results = this.sender.results;
   }
@@ -164,8 +177,15 @@ class UdpTunnelSocket implements TunnelSocket {
     return this.receiver.receive(batch);
   }
 
-  queue(pieces: Pieces, segmentSize: number, peer: number, entropy: number, tos: number): boolean {
-    return this.sender.queue(pieces, segmentSize, peer, entropy, tos);
+  queue(
+    pieces: Pieces,
+    segmentSize: number,
+    peer: number,
+    entropy: number,
+    tos: number,
+    direction?: Direction,
+  ): boolean {
+    return this.sender.queue(pieces, segmentSize, peer, entropy, tos, direction);
   }
 
   flush(): number {
@@ -177,16 +197,34 @@ class UdpTunnelSocket implements TunnelSocket {
   }
 }
 
-function createReceiver(options: TunnelSocketOptions, closers: Closers): Fd {
+/** What becomes readable when an answer has come. */
+export function receiversOf({ receive, receiveIngress }: TunnelDescriptors): readonly Fd[] {
+  return receiveIngress === undefined ? [receive] : [receive, receiveIngress];
+}
+
+/** One for each worker, in the order of the workers; `program` chooses among them. */
+function createReceivers(
+  address: number,
+  port: number,
+  count: number,
+  program: Program | undefined,
+  closers: Closers,
+): readonly Fd[] {
+  const fds = Array.from({ length: count }, () =>
+    createReceiver(address, port, count > 1, closers),
+  );
+  if (program !== undefined) attachReceiver(fds[0]!, program);
+  return fds;
+}
+
+function createReceiver(address: number, port: number, shared: boolean, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
   check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
-  if ((options.workers ?? 1) > 1) {
-    check(setOption(fd, abi.SOL_SOCKET, abi.SO_REUSEPORT, 1), 'setsockopt(SO_REUSEPORT)');
-  }
-  if (bindTo(fd, options.address ?? 0, options.port) < 0) {
+  if (shared) check(setOption(fd, abi.SOL_SOCKET, abi.SO_REUSEPORT, 1), 'setsockopt(SO_REUSEPORT)');
+  if (bindTo(fd, address, port) < 0) {
     const code = errno();
-    if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${options.port}`);
+    if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${port}`);
     throw callFailed('bind', code);
   }
   return fd;

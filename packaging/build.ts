@@ -72,6 +72,47 @@ const replacements: Plugin = {
   },
 };
 
+/**
+ * A script cannot await while it is loaded, as ink and its layout engine do: the engine is made
+ * ready before `top` begins, and ink's developer tools are left out.
+ */
+const terminal: Plugin = {
+  name: 'terminal',
+  setup(build) {
+    const yoga = { path: 'yoga', namespace: 'terminal' };
+    build.onResolve({ filter: /^yoga-layout$/ }, () => yoga);
+    build.onLoad({ filter: /^yoga$/, namespace: 'terminal' }, () => ({
+      contents: `
+        import { loadYoga } from 'yoga-layout/load';
+        const yoga = {};
+        export const ready = loadYoga().then((loaded) => Object.assign(yoga, loaded));
+        export default yoga;
+        export * from 'yoga-layout/load';`,
+      resolveDir: resolve('node_modules/ink'),
+    }));
+    const top = { path: 'top', namespace: 'terminal' };
+    build.onResolve({ filter: /^\.\/commands\/top\.ts$/ }, () => top);
+    build.onLoad({ filter: /^top$/, namespace: 'terminal' }, () => ({
+      contents: `
+        import { ready } from 'yoga-layout';
+        import { top as begin } from ${JSON.stringify(resolve('cli/commands/top.ts'))};
+        export const top = async (options) => { await ready; return begin(options); };`,
+      resolveDir: resolve('cli'),
+    }));
+    build.onLoad({ filter: /ink\/build\/reconciler\.js$/, namespace: 'file' }, () => ({
+      contents: withoutDevtools(readFileSync('node_modules/ink/build/reconciler.js', 'utf8')),
+      resolveDir: resolve('node_modules/ink/build'),
+    }));
+  },
+};
+
+function withoutDevtools(text: string): string {
+  const asked = "await import('./devtools.js');";
+  if (!text.includes(asked))
+    throw new Error('ink has changed: its devtools are not where they were');
+  return text.replace(asked, '');
+}
+
 async function bundle(build: Build): Promise<void> {
   const { metafile } = await build({
     entryPoints,
@@ -84,7 +125,7 @@ async function bundle(build: Build): Promise<void> {
     format: 'cjs',
     // Only the replaced file asks where it is.
     define: { 'import.meta.url': '""' },
-    plugins: [replacements],
+    plugins: [replacements, terminal],
     logLevel: 'warning',
     metafile: true,
   });

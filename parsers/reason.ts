@@ -41,6 +41,11 @@ const rows = {
     'forwarded',
     'would be redirected, but is not in the share that rollout redirects',
   ],
+  PassedGroup: [
+    'passed-group',
+    'forwarded',
+    'between members of the group: the agent at the other end redirects it',
+  ],
   PassedObserved: [
     'passed-observed',
     'forwarded',
@@ -99,6 +104,12 @@ const rows = {
     'fragment-past-end',
     'dropped',
     'a fragment that reaches past the end of the largest packet',
+  ],
+  PacketLooped: [
+    'packet-looped',
+    'dropped',
+    'came again after it was redirected: the firewall forwards by its own routes what it should ' +
+      'return by the tunnel, or this host forwards between two interfaces that are redirected',
   ],
   FragmentUnmatched: [
     'fragment-unmatched',

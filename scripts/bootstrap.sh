@@ -86,8 +86,21 @@ bootstrap_package() {
   curl) echo "curl requests through the tunnel" ;;
   suricata) echo "suricata a firewall that is not ours" ;;
   dnsmasq-base) echo "dnsmasq answers to DNS requests" ;;
+  nginx) echo "nginx a proxy in front of a collector" ;;
+  python3-opentelemetry-proto)
+    echo "/usr/lib/python3/dist-packages/opentelemetry/proto definitions of telemetry's messages"
+    ;;
+  openssh-server) echo "/usr/sbin/sshd an SSH server" ;;
+  openssh-client) echo "ssh an SSH client" ;;
+  sip-tester) echo "sipp calls by SIP" ;;
+  mtr-tiny) echo "mtr hops of a path" ;;
+  nghttp2-client) echo "h2load many requests by HTTP/2" ;;
+  rsync | traceroute) echo "$1 traffic as it is" ;;
   bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
+  openssh-server) echo "/usr/sbin/sshd a way in that must not be lost" ;;
+  openssh-client) echo "ssh its other end" ;;
+  mandoc) echo "mandoc a lint of the manual page" ;;
   python3 | make) echo "$1 building optional native modules" ;;
   g++) echo "g++ building optional native modules" ;;
   *) echo "$1 a tool of this script" ;;

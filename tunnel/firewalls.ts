@@ -70,10 +70,11 @@ export class ProbeHealth {
     this.nextAtMs = nowMs + this.intervalMs;
   }
 
-  /** Packets went at `sinceMs` and nothing has come back: half an interval, and it is asked. */
+  /** Packets went at `sinceMs` and nothing came back for a quarter of the interval: it is asked. */
   silent(sinceMs: number, nowMs: number): void {
     if (this.askedMs >= 0 || nowMs >= this.nextAtMs) return;
-    if (nowMs - Math.max(sinceMs, this.aliveMs) >= this.intervalMs / 2) this.nextAtMs = nowMs;
+    const silenceMs = nowMs - Math.max(sinceMs, this.aliveMs);
+    if (silenceMs >= this.intervalMs / hurriedPart) this.nextAtMs = nowMs;
   }
 
   /** Call it after what has arrived was read: an answer may have waited while we did not run. */

@@ -4,7 +4,7 @@
  */
 import { compile } from '../../engine/classifier/compile.ts';
 import { type Finding, lint } from '../../engine/classifier/lint.ts';
-import type { Config } from '../../engine/config.ts';
+import { type Config, tunnelPortsOf } from '../../engine/config.ts';
 import { formatAddress } from '../../parsers/text.ts';
 import { readConfigFile } from '../config/file.ts';
 import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
@@ -126,7 +126,8 @@ function describe({ firewalls, ha, tunnel, workload }: Config): string {
   const what = interfaces.length === 0 ? "the default route's interface" : interfaces.join(', ');
   const names = firewalls.map(({ address, name }) => `${name} (${formatAddress(address)})`);
   const where = names.join(ha.distribution === 'flow-hash' ? ' and ' : ', else ');
-  return `${what} through ${where} by ${tunnel.encapsulation} on port ${tunnel.port}`;
+  const ports = tunnelPortsOf(tunnel).join(' and ');
+  return `${what} through ${where} by ${tunnel.encapsulation} on port ${ports}`;
 }
 
 function describeRules({ default: action, policy, rules }: Config): string {

@@ -4,7 +4,7 @@ import type { ReloadAnswer } from '../../control/server.ts';
 import { ExitCode } from '../exit-codes.ts';
 
 /** Reading and compiling the most rules that a file may have takes some ten seconds. */
-const answerTimeoutMs = 60_000;
+export const answerTimeoutMs = 60_000;
 /** A file may have changed in every line. */
 const shownLines = 100;
 
@@ -15,15 +15,19 @@ export async function reload(options: { socket: string; json: boolean }): Promis
     throw new Error(`the agent answered with status ${answer.status}`);
   }
   const result = answer.body as ReloadAnswer;
-  process.stdout.write(options.json ? `${JSON.stringify(result, null, 2)}\n` : draw(result));
+  process.stdout.write(
+    options.json ? `${JSON.stringify(result, null, 2)}\n` : drawAnswer(result, 'reloaded'),
+  );
   return result.ok ? ExitCode.Ok : ExitCode.Usage;
 }
 
-function draw({ changed, ok, refused, warnings }: ReloadAnswer): string {
+/** @param done what was done, when it was */
+export function drawAnswer(answer: ReloadAnswer, done: string): string {
+  const { changed, ok, refused, warnings } = answer;
   const warned = section('warnings', warnings);
   if (!ok) return `nothing has changed:\n${list(refused)}${warned}`;
-  if (changed.length === 0) return `reloaded: the file says what is in force\n${warned}`;
-  return `reloaded:\n${list(changed)}${warned}`;
+  if (changed.length === 0) return `${done}: the file says what is in force\n${warned}`;
+  return `${done}:\n${list(changed)}${warned}`;
 }
 
 function section(title: string, lines: readonly string[]): string {

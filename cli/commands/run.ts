@@ -1,29 +1,44 @@
 /**
  * `microperimeter run`: the agent in the foreground, until it is told to stop or ends by itself.
  */
+import { resolve } from 'node:path';
 import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
 import type { Settings } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
 import { compileInThread } from '../compile-thread.ts';
+import { formatException } from '../config/text.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
+import { describeSession, exceptionFor, findSshSession } from '../ssh-session.ts';
 
 const controlSocket = 'the control socket';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
-  const { next: compiled, warnings } = await compileInThread(options.config, undefined);
+  const session = findSshSession();
+  const exceptions = session === undefined ? [] : [exceptionFor(session)];
+  const compile = (file: string, before: SharedArrayBuffer | undefined) =>
+    compileInThread(file, before, exceptions);
+  const file = resolve(options.config);
+  const { next: compiled, warnings } = await compile(file, undefined);
   if (compiled === undefined) throw new Error('nothing was compiled');
-  const { settings: config, source } = compiled;
+  const { settings: config } = compiled;
   const logger = createLogger(config.log);
   for (const warning of warnings) logger.warn(warning);
+  if (session !== undefined) {
+    const exception = formatException(exceptionFor(session));
+    logger.warn(
+      `started by SSH ${describeSession(session)}: ${exception} is never redirected or dropped ` +
+        'while this agent runs. Name it in workload.management to keep it so',
+    );
+  }
   const stop = new StopRequest();
   let agent: Agent | undefined;
-  const reloader = new Reloader(options.config, source, logger, compileInThread, async (next) => {
+  const reloader = new Reloader(file, compiled, logger, compile, async (next) => {
     if (agent === undefined) throw new Error('the agent is still starting');
     await agent.reload(next);
   });
@@ -35,9 +50,16 @@ export async function run(options: { config: string }): Promise<number> {
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
-      status: () => agent?.status() ?? { state: 'starting' },
+      status: () =>
+        agent === undefined
+          ? { state: 'starting' }
+          : { ...agent.status(exceptions.length), configuration: reloader.status() },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
       reload: () => reload(controlSocket),
+      apply: (candidate, seconds) => reloader.try(candidate, seconds * 1000),
+      confirm: () => reloader.confirm(),
+      rollback: () => reloader.rollBack(`asked by ${controlSocket}`),
+      configuration: () => reloader.configuration(),
       stop: () => stop.ask(controlSocket),
     });
     const running = await assemble(compiled, logger);
@@ -60,6 +82,7 @@ export async function run(options: { config: string }): Promise<number> {
     await metrics?.close();
     await control?.close();
     forget();
+    reloader.close();
     service.close();
   }
 }

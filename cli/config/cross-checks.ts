@@ -1,5 +1,5 @@
 /** What single values cannot tell: whether the sections fit together. */
-import type { FirewallConfig } from '../../engine/config.ts';
+import { type FirewallConfig, tunnelPortsOf } from '../../engine/config.ts';
 import { formatAddress } from '../../parsers/text.ts';
 import type { Sections } from './schema.ts';
 import { contains, formatDuration, formatPrefix } from './text.ts';
@@ -81,7 +81,8 @@ function firewallsBesideManagement({ firewalls, workload, tunnel }: Partial<Sect
   return workload.management.flatMap((exception, index) =>
     firewalls.flatMap(({ name, address }): Misfit[] => {
       const { prefix, protocol, port } = exception;
-      const tunnelled = protocol === 0 || (protocol === udp && port === tunnel?.port);
+      const ports = tunnel === undefined ? [] : tunnelPortsOf(tunnel);
+      const tunnelled = protocol === 0 || (protocol === udp && ports.includes(port));
       if (!tunnelled || !contains(prefix, address)) return [];
       const message =
         `${formatPrefix(prefix)} holds the firewall ${name} (${formatAddress(address)}): ` +

@@ -24,6 +24,10 @@ const descriptions: Readonly<Record<string, string>> = {
   'workload.interfaces': 'Ethernet interfaces. Default: that of the default route.',
   'workload.management':
     'Never redirected, never dropped: CIDR, or PROTOCOL:CIDR:PORT (port at either end).',
+  'workload.group': 'Hosts that have an agent each: what goes between two is inspected once.',
+  'workload.group.members': 'Their networks. Default: none.',
+  'workload.group.intraGroup':
+    'Whose agent redirects: of who opens a connection, the other, or both. Default: destination.',
   'workload.ipv6':
     'IPv6 is not redirected: pass, or drop all but neighbour discovery. Default: pass.',
   firewalls: 'Where traffic is sent: up to 16 firewalls, in order of preference.',
@@ -76,6 +80,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'tunnel.vxlan': 'What vxlan carries.',
   'tunnel.vxlan.egressVni': 'VNI of what leaves the host. Default: tunnel.vni.',
   'tunnel.vxlan.ingressVni': 'VNI of what comes to the host. Default: tunnel.vni.',
+  'tunnel.vxlan.egressPort': 'UDP port of what leaves the host. Default: tunnel.port.',
+  'tunnel.vxlan.ingressPort': 'UDP port of what comes to the host. Default: egressPort.',
   'tunnel.vxlan.innerSource': 'MAC address of the workload end. Default: 02:00:00:00:00:01.',
   'tunnel.vxlan.innerDestination': 'MAC address of the firewall end. Default: 02:00:00:00:00:02.',
   telemetry: 'When telemetry is sent, and when it counts as lost.',
@@ -83,6 +89,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'telemetry.timeout': 'Longest time of one attempt. Default: 2s.',
   'telemetry.retries': 'Attempts that fail in a row before redirection ends. Default: 3.',
   'telemetry.startupGrace': 'How long the first success may take. Default: 15s.',
+  'telemetry.encoding': 'Of the reports, OTLP: json or protobuf. Default: json.',
+  'telemetry.compression': 'Of the reports: none or gzip. Default: none.',
   policy: 'What happens when something fails, and how a roll-out goes.',
   'policy.mode': 'observe: decide and count, forward nothing to the firewall. Default: enforce.',
   'policy.rollout': 'Share of new flows that are redirected, chosen by hash. Default: 100%.',

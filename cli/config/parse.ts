@@ -155,10 +155,10 @@ function checkSections(
 }
 
 function toConfig(known: Sections, rules: Config['rules']): Config {
-  const { interfaces, management, ipv6 } = known.workload;
+  const { group, interfaces, management, ipv6 } = known.workload;
   const { busyPoll, flows, workers } = known.limits;
   return {
-    workload: { interfaces, management, ipv6 },
+    workload: { interfaces, management, group, ipv6 },
     firewalls: known.firewalls,
     ha: resolveHa(known.ha, known.tunnel.encapsulation),
     tunnel: known.tunnel,

@@ -59,7 +59,10 @@ const interfaceName = text(
 const workload = block({
   interfaces: list(interfaceName, limits.interfaces, 'network interfaces').default([]),
   addresses: notYet('the addresses are those that the interfaces have', 'auto'),
-  group: notYet('traffic between members of a group is inspected by both sides'),
+  group: block({
+    members: list(prefix, limits.members, 'networks').default([]),
+    intraGroup: choice('source', 'destination', 'both').default(defaults.workload.intraGroup),
+  }),
   management: list(exception, limits.management, 'addresses').default([]),
   ipv6: choice('pass', 'drop').default(defaults.workload.ipv6),
 });
@@ -213,6 +216,8 @@ const tunnel = block({
   vxlan: block({
     egressVni: integer(limits.vni).optional(),
     ingressVni: integer(limits.vni).optional(),
+    egressPort: integer(limits.port).optional(),
+    ingressPort: integer(limits.port).optional(),
     innerSource: mac.default([...standard.vxlan.innerSource]),
     innerDestination: mac.default([...standard.vxlan.innerDestination]),
   }),
@@ -223,28 +228,33 @@ const tunnel = block({
     const message = `must be 0 or left out: ${encapsulation} has no other`;
     context.addIssue({ code: 'custom', message, path: ['vni'] });
   })
-  .transform(({ encapsulation, vni = standard.vni, ...rest }): Config['tunnel'] => ({
-    encapsulation,
-    vni,
-    ...rest,
-    port: rest.port ?? standard.port[encapsulation],
-    vxlan: {
-      ...rest.vxlan,
-      egressVni: rest.vxlan.egressVni ?? vni,
-      ingressVni: rest.vxlan.ingressVni ?? vni,
-    },
-  }));
+  .transform(({ encapsulation, vni = standard.vni, vxlan, ...rest }): Config['tunnel'] => {
+    const { egressPort, egressVni = vni, ingressPort, ingressVni = vni, ...macs } = vxlan;
+    const own = encapsulation === 'vxlan' ? egressPort : undefined;
+    const port = own ?? rest.port ?? standard.port[encapsulation];
+    return {
+      encapsulation,
+      vni,
+      ...rest,
+      port,
+      vxlan: { ...macs, egressVni, ingressVni, ingressPort: ingressPort ?? 0 },
+    };
+  });
 
 const telemetry = block({
   interval: duration(limits.intervalMs).default(defaults.telemetry.intervalMs),
   timeout: duration(limits.timeoutMs).default(defaults.telemetry.timeoutMs),
   retries: integer(limits.retries).default(defaults.telemetry.retries),
   startupGrace: duration(limits.startupGraceMs).default(defaults.telemetry.startupGraceMs),
+  encoding: choice('json', 'protobuf').default(defaults.telemetryFormat.encoding),
+  compression: choice('none', 'gzip').default(defaults.telemetryFormat.compression),
 }).transform((value): Config['telemetry'] => ({
   intervalMs: value.interval,
   timeoutMs: value.timeout,
   retries: value.retries,
   startupGraceMs: value.startupGrace,
+  encoding: value.encoding,
+  compression: value.compression,
 }));
 
 const policy = block({

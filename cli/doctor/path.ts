@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config, FirewallConfig } from '../../engine/config.ts';
 import { TelemetryClient } from '../../engine/telemetry-client.ts';
-import { reportContentType } from '../../engine/telemetry-report.ts';
+import { contentTypes, emptyReport } from '../../engine/telemetry-report.ts';
 import { listInterfaces, routeTo } from '../../linux/netlink.ts';
 import { type PathAnswer, PathProbe } from '../../linux/path-probe.ts';
 import { formatAddress } from '../../parsers/text.ts';
@@ -18,8 +18,6 @@ const answerMs = 300;
 const maximumHops = 30;
 /** Routers in a row that say nothing: what comes after them will not be heard either. */
 const silentHops = 3;
-/** A request without metrics, which a collector takes and forgets (OTLP/HTTP, JSON). */
-const emptyReport = new TextEncoder().encode('{"resourceMetrics":[]}');
 
 export async function pathFindings(config: Config, firewall: FirewallConfig): Promise<Finding[]> {
   const check = `route to ${firewall.name}`;
@@ -55,8 +53,8 @@ async function telemetryFinding(config: Config, firewall: FirewallConfig): Promi
   const client = new TelemetryClient(telemetry.url, loadCredentials(telemetry));
   const started = performance.now();
   try {
-    const { timeoutMs } = config.telemetry;
-    const failure = await client.post(emptyReport, reportContentType, timeoutMs);
+    const { encoding, timeoutMs } = config.telemetry;
+    const failure = await client.post(emptyReport(encoding), contentTypes[encoding], timeoutMs);
     const ms = Math.round(performance.now() - started);
     if (failure === undefined) return fine(check, `${telemetry.url} answers in ${ms} ms`);
     const advice =

@@ -14,7 +14,7 @@ export type BuiltInReason = {
 };
 
 const none: BuiltIns = {
-  tunnelPort: -1,
+  tunnelPorts: [],
   tunnelPeers: [],
   telemetry: [],
   management: [],
@@ -30,10 +30,10 @@ function holds(builtIns: BuiltIns, connection: Connection): boolean {
 export function builtInReason(all: BuiltIns, connection: Connection): BuiltInReason | undefined {
   if (!holds(all, connection)) return undefined;
   if (holds(none, connection)) return { why: always(connection) };
-  const { tunnelPort, tunnelPeers } = all;
+  const { tunnelPorts, tunnelPeers } = all;
   // Two peers a firewall: its address and the network that may answer for it.
   const tunnel = tunnelPeers.findIndex((peer) =>
-    holds({ ...none, tunnelPort, tunnelPeers: [peer] }, connection),
+    holds({ ...none, tunnelPorts, tunnelPeers: [peer] }, connection),
   );
   if (tunnel >= 0) {
     const path = ['firewalls', tunnel >> 1, tunnel % 2 === 0 ? 'address' : 'returnFrom'];
@@ -42,6 +42,10 @@ export function builtInReason(all: BuiltIns, connection: Connection): BuiltInRea
   const telemetry = all.telemetry.findIndex((endpoint) =>
     holds({ ...none, telemetry: [endpoint] }, connection),
   );
+  // One a firewall, and after these one a firewall that is probed at its address.
+  if (telemetry >= tunnelPeers.length / 2) {
+    return { why: 'the probe of a firewall', path: ['ha', 'probe', 'port'] };
+  }
   if (telemetry >= 0) {
     return { why: 'telemetry to the firewall', path: ['firewalls', telemetry, 'telemetry', 'url'] };
   }

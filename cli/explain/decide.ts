@@ -7,6 +7,7 @@ import {
   builtInRule,
   classify,
   firewallsOf,
+  groupRule,
   type Policy,
   verdictOf,
 } from '../../engine/classifier/lookup.ts';
@@ -114,8 +115,8 @@ export class Decider {
       firewall: redirected ? this.firewall(rule, connection) : '',
       innerMtu: redirected ? this.innerMtu(agentMtu) : '',
       laterPackets: this.laterPackets(rule, verdict, connection),
-      lookUp: rule === builtInRule ? '' : describeScan(this.policy.tables),
-      misses: rule === builtInRule ? [] : this.misses(rule, connection),
+      lookUp: rule < noRule ? '' : describeScan(this.policy.tables),
+      misses: rule < noRule ? [] : this.misses(rule, connection),
     };
   }
 
@@ -124,7 +125,7 @@ export class Decider {
   }
 
   private verdictBy(rule: number): Explanation['verdict'] {
-    if (rule === builtInRule) return 'pass';
+    if (rule < noRule) return 'pass';
     if (rule === noRule) return this.config.default;
     return words[this.config.rules[rule]!.verdict] ?? 'pass';
   }
@@ -132,6 +133,12 @@ export class Decider {
   private decidedBy(rule: number, connection: Connection): DecidedBy {
     if (rule === noRule) {
       return { kind: 'default', name: 'default', line: this.source.placeOf(['default']).line };
+    }
+    if (rule === groupRule) {
+      const { line } = this.source.placeOf(['workload', 'group', 'members']);
+      const { intraGroup } = this.config.workload.group;
+      const name = `between members of the group, the ${intraGroup}'s agent redirects`;
+      return { kind: 'built-in', name, line };
     }
     if (rule !== builtInRule) {
       const { name, line } = this.config.rules[rule]!;
@@ -162,7 +169,7 @@ export class Decider {
     verdict: Explanation['verdict'],
     key: 'onTelemetryLoss' | 'onFirewallDown',
   ): string {
-    if (rule === builtInRule) return '';
+    if (rule < noRule) return '';
     const own = rule === noRule ? 'inherit' : this.config.rules[rule]!.onFailure;
     const loss = own === 'inherit' ? this.config.policy[key] : own;
     if (verdict === 'drop' || loss === verdict) return '';

@@ -19,7 +19,8 @@ export type Exception = {
 };
 
 export type BuiltIns = {
-  readonly tunnelPort: number;
+  /** UDP ports of the tunnel, at both ends. */
+  readonly tunnelPorts: readonly number[];
   /** The firewalls and the subnets that may answer for them. */
   readonly tunnelPeers: readonly Prefix[];
   readonly telemetry: readonly Endpoint[];
@@ -90,7 +91,8 @@ function isDhcpOrTunnel(
   remotePort: number,
 ): boolean {
   if (isDhcpPort(localPort) && isDhcpPort(remotePort)) return true;
-  if (localPort !== builtIns.tunnelPort && remotePort !== builtIns.tunnelPort) return false;
+  const { tunnelPorts } = builtIns;
+  if (!tunnelPorts.includes(localPort) && !tunnelPorts.includes(remotePort)) return false;
   for (let i = 0; i < builtIns.tunnelPeers.length; i++) {
     if (contains(builtIns.tunnelPeers[i], remote)) return true;
   }

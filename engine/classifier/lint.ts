@@ -237,12 +237,14 @@ function selfCutting(
 
 /** The built-in exclusions that carry the agent and its operator. */
 function exclusions(builtIns: BuiltIns): { name: string; sets: PacketSet[] }[] {
-  const { tunnelPort, tunnelPeers, telemetry, management } = builtIns;
+  const { tunnelPorts, tunnelPeers, telemetry, management } = builtIns;
   return [
-    ...tunnelPeers.map((peer) => ({
-      name: `the tunnel to ${prefixText(peer)} (UDP port ${tunnelPort})`,
-      sets: eitherPort(Protocol.Udp, rangeOf(peer), tunnelPort),
-    })),
+    ...tunnelPeers.flatMap((peer) =>
+      tunnelPorts.map((port) => ({
+        name: `the tunnel to ${prefixText(peer)} (UDP port ${port})`,
+        sets: eitherPort(Protocol.Udp, rangeOf(peer), port),
+      })),
+    ),
     ...telemetry.map(({ address, port }) => ({
       name: `telemetry to ${addressText(address)}:${port}`,
       sets: setsOf(Protocol.Tcp, rangeOf({ address, length: 32 }), [], [portRange(port)]),

@@ -8,6 +8,7 @@
 import { OnFailure, Verdict } from '../flows.ts';
 import type { Direction } from '../io.ts';
 import { type BuiltIns, isBuiltIn } from './built-in.ts';
+import { type Group, isOthersToRedirect } from './group.ts';
 import { match } from './match.ts';
 import { noRule } from './rules.ts';
 import type { Tables } from './tables.ts';
@@ -21,6 +22,8 @@ export type Policy = {
   /** Counts policies; flows remember which one decided them. */
   readonly generation: number;
   readonly builtIns: BuiltIns;
+  /** None, or all its members redirect. */
+  readonly group?: Group | undefined;
   readonly tables: Tables;
   /** By rule: Verdict.Redirect, Pass or Drop. */
   readonly verdicts: Uint8Array;
@@ -51,6 +54,8 @@ export type Policy = {
 
 /** `classify` answers an index of a rule, noRule (the default), or this. */
 export const builtInRule = -2;
+/** Or this: between members of a group, and the other one's agent redirects. */
+export const groupRule = -3;
 
 /** @param opener who opens the connection: egress is this host */
 export function classify(
@@ -65,6 +70,8 @@ export function classify(
   if (isBuiltIn(policy.builtIns, opener, local, remote, localPort, remotePort, protocol)) {
     return builtInRule;
   }
+  const { group } = policy;
+  if (group !== undefined && isOthersToRedirect(group, opener, local, remote)) return groupRule;
   return match(policy.tables, opener, local, remote, localPort, remotePort, protocol);
 }
 
@@ -82,6 +89,7 @@ export function verdictOf(
   midStream: boolean,
 ): Verdict {
   if (rule === builtInRule) return Verdict.PassBuiltIn;
+  if (rule === groupRule) return Verdict.PassGroup;
   const verdict = rule === noRule ? policy.default : (policy.verdicts[rule] as Verdict);
   if (verdict !== Verdict.Redirect) return verdict;
   if (policy.observe) return Verdict.Observe;

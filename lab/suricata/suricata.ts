@@ -2,10 +2,11 @@
  * Suricata as the firewall: a bump in the wire between two VXLAN devices of the kernel, with no
  * address, no route and no code of ours in the packets' way.
  *
- *     workload --- VNI 800 --- internal ] Suricata [ external --- VNI 801 --- workload
+ *     workload --- VNI 800, UDP 10800 --- internal ] Suricata [ external --- VNI 801, UDP 10801
  *
- * What the workload sends out comes by one device and goes back by the other; what comes in to it
- * takes them the other way round. The rules and the settings stand beside this file.
+ * The identifiers and ports are those of Azure's gateway load balancer. What the workload sends out
+ * comes by one device and goes back by the other; what comes in to it takes them the other way
+ * round. The rules and the settings stand beside this file.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +17,6 @@ import {
   type FirewallFlow,
   type FirewallOptions,
   startProgram,
-  tunnelPorts,
 } from '../firewalls.ts';
 import type { Namespace } from '../namespace.ts';
 import { type Program, start, until } from '../program.ts';
@@ -30,14 +30,14 @@ const beside = (name: string) =>
 const configFile = beside('suricata.yaml');
 const rulesFile = beside('microperimeter.rules');
 
-/** The command socket's path has room for 107 bytes, so it is not in a deep directory. */
 const startLimitMs = 15_000;
 const graceMs = 3000;
 
 const devices = [
-  { name: 'internal', vni: 800, mac: '02:00:00:00:08:00' },
-  { name: 'external', vni: 801, mac: '02:00:00:00:08:01' },
+  { name: 'internal', vni: 800, port: 10800, mac: '02:00:00:00:08:00' },
+  { name: 'external', vni: 801, port: 10801, mac: '02:00:00:00:08:01' },
 ] as const;
+const [internal, external] = devices;
 
 export type SuricataOptions = FirewallOptions & {
   /** Where eve.json and the command socket go. */
@@ -71,7 +71,10 @@ export async function startSuricataFirewall(
     agentSettings: {
       tunnel: {
         encapsulation: 'vxlan',
-        vxlan: { egressVni: devices[0].vni, ingressVni: devices[1].vni },
+        vxlan: {
+          ...{ egressVni: internal.vni, egressPort: internal.port },
+          ...{ ingressVni: external.vni, ingressPort: external.port },
+        },
       },
     },
     flows: () => readFlows(eve, socketPath),
@@ -89,10 +92,10 @@ export async function startSuricataFirewall(
  */
 function createDevices(host: Namespace, address: string, workload: string): void {
   host.must('ethtool', ['-K', 'eth0', 'gro', 'off']);
-  for (const { mac, name, vni } of devices) {
+  for (const { mac, name, port, vni } of devices) {
     host.ip(
       `link add ${name} address ${mac} type vxlan id ${vni} local ${address} ` +
-        `remote ${workload} dstport ${tunnelPorts.vxlan} nolearning`,
+        `remote ${workload} dstport ${port} nolearning`,
     );
     host.must('sysctl', ['-qw', `net.ipv6.conf.${name}.disable_ipv6=1`]);
     disableOffloads(host, name);
@@ -112,7 +115,8 @@ async function startSuricata(
   await until('Suricata is ready', startLimitMs, () => {
     if (program.exitCode === undefined) return program.output.includes('Engine started');
     const words = `${program.errors}\n${program.output}`.trim().split('\n').slice(-3).join(' | ');
-    throw new Error(`Suricata did not start: ${words}`);
+    const advice = 'sudo ./scripts/lab --firewall suricata installs it';
+    throw new Error(`Suricata did not start (${advice}): ${words}`);
   });
   return program;
 }

@@ -29,8 +29,8 @@ export type Endpoint4 = { readonly address: Address4; readonly port: number };
 export type Exclusions = {
   /** Where tunnel packets go to. */
   readonly firewalls: readonly Endpoint4[];
-  /** Local UDP port that tunnel packets come to. */
-  readonly tunnelPort: number;
+  /** Local UDP ports that tunnel packets come to. */
+  readonly tunnelPorts: readonly number[];
   /** Senders of tunnel packets other than the firewalls. */
   readonly returnFrom: readonly Prefix4[];
   /** TCP endpoints that telemetry is sent to. */

@@ -191,8 +191,8 @@ const rows: [text: string, problem: string][] = [
     'f:6:13: workload.addresses: not supported yet: ',
   ],
   [
-    file({ x: 'workload: { group: { members: [10.1.0.0/24] } }' }),
-    'f:6:13: workload.group: not supported yet: ',
+    file({ x: 'workload: { group: { members: [10.1.0.1/24] } }' }),
+    'f:6:32: workload.group.members[0]: 10.1.0.1/24 has bits set beyond its length',
   ],
   [file({ x: 'ha: { preempt: 1 }' }), 'f:6:16: ha.preempt: must be true or false, not 1'],
   [file({ x: 'ha: { holdDown: 2h }' }), 'f:6:17: ha.holdDown: must be a duration from 0s to 60m'],

@@ -6,7 +6,8 @@ import { file, pin, problemsOf } from './config-file.ts';
 
 t.test('the smallest file has every default', async (t) => {
   const config = parseConfig(file(), 'f');
-  t.same(config.workload, { interfaces: [], management: [], ipv6: 'pass' });
+  const group = { members: [], intraGroup: 'destination' };
+  t.same(config.workload, { interfaces: [], management: [], group, ipv6: 'pass' });
   t.match(config.firewalls, [
     {
       name: 'fw-a',
@@ -25,7 +26,7 @@ t.test('the smallest file has every default', async (t) => {
   });
   t.match(config.tunnel, { encapsulation: 'geneve', vni: 48813, port: 6081, mtu: 0 });
   t.match(config.tunnel.vxlan, { egressVni: 48813, ingressVni: 48813 });
-  t.same(config.telemetry, defaults.telemetry);
+  t.same(config.telemetry, { ...defaults.telemetry, ...defaults.telemetryFormat });
   t.same(config.policy, defaults.policy);
   t.equal(config.default, 'redirect');
   t.same(config.rules, []);
@@ -41,6 +42,7 @@ t.test('every key that is honoured', async (t) => {
   const config = parseConfig(
     `version: 1
 workload:
+  group: { members: [10.1.0.0/24], intraGroup: both }
   interfaces: [eth0, ens5.100]
   addresses: auto
   management: [192.0.2.10, "tcp:198.51.100.0/24:22"]
@@ -69,8 +71,10 @@ tunnel:
     optionData: "aa00bbcc00000000", directionBit: 9, cookieAt: none }
   gwlb: { endpointId: "0x0123456789ABCDEF", attachmentId: 0x10 }
   gcp: { endpointId: "0xCAFE0001cafe0002", profileId: 255 }
-  vxlan: { egressVni: 800, innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
-telemetry: { interval: 500ms, timeout: 0.3s, retries: 2, startupGrace: 2m }
+  vxlan: { egressVni: 800, egressPort: 10800, ingressPort: 10801,
+    innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
+telemetry: { interval: 500ms, timeout: 0.3s, retries: 2, startupGrace: 2m,
+  encoding: protobuf, compression: gzip }
 policy:
   mode: observe
   rollout: 25%
@@ -95,6 +99,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
         { prefix: { address: 0xc000020a | 0, length: 32 }, protocol: 0, port: 0 },
         { prefix: { address: 0xc6336400 | 0, length: 24 }, protocol: 6, port: 22 },
       ],
+      group: { members: [{ address: 0x0a010000, length: 24 }], intraGroup: 'both' },
       ipv6: 'drop',
     },
     firewalls: [
@@ -124,7 +129,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
     tunnel: {
       encapsulation: 'vxlan',
       vni: 7,
-      port: 4789,
+      port: 10800,
       mtu: 9000,
       geneve: {
         inner: 'ethernet',
@@ -139,11 +144,15 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
       vxlan: {
         egressVni: 800,
         ingressVni: 7,
+        ingressPort: 10801,
         innerSource: [2, 0, 0, 0, 0, 10],
         innerDestination: [2, 0, 0, 0, 0, 11],
       },
     },
-    telemetry: { intervalMs: 500, timeoutMs: 300, retries: 2, startupGraceMs: 120_000 },
+    telemetry: {
+      ...{ intervalMs: 500, timeoutMs: 300, retries: 2, startupGraceMs: 120_000 },
+      ...{ encoding: 'protobuf', compression: 'gzip' },
+    },
     policy: {
       mode: 'observe',
       rolloutPercent: 25,
@@ -215,8 +224,11 @@ t.test('several firewalls differ by name and address, and rules name them', asyn
   t.match(problemsOf(file(firewalls(...many))), [/firewalls: must have at most 16 entries/]);
 });
 
-t.test('the contract: what this version refuses of it, each by its name', async (t) => {
+t.test('the contract is honoured whole', async (t) => {
   const text = readFileSync('test/golden/config.example.yaml', 'utf8');
-  t.match(problemsOf(text), [/^f:\d+:3: workload.group: not supported yet: /]);
-  t.equal(problemsOf(text).length, 1);
+  t.same(problemsOf(text), []);
+  t.match(parseConfig(text, 'f').workload.group, {
+    members: [{ length: 24 }],
+    intraGroup: 'destination',
+  });
 });

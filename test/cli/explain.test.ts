@@ -42,6 +42,21 @@ function connection(words: string, opener: 0 | 1): Connection {
   };
 }
 
+t.test('between members of a group, whose agent redirects', async (t) => {
+  const group = 'workload: { group: { members: [10.1.0.0/24], intraGroup: source } }';
+  const decider = new Decider(readConfig(file({ x: group }), 'f'), links);
+  const theirs = decider.explain(connection('tcp 10.1.0.7:4000 10.1.0.9:80', 1), undefined);
+  t.match(theirs, {
+    verdict: 'pass',
+    decidedBy: { kind: 'built-in', name: /members of the group, the source's agent/, line: 6 },
+    onFailure: '',
+    misses: [],
+    laterPackets: 'the kernel, which remembers the verdict',
+  });
+  const ours = decider.explain(connection('tcp 10.1.0.9:4000 10.1.0.7:80', 0), undefined);
+  t.match(ours, { verdict: 'redirect', decidedBy: { kind: 'default' } });
+});
+
 t.test('who decides, and why the earlier rules do not', async (t) => {
   const decider = new Decider(readConfig(text, 'f'), links);
   const rows: [words: string, opener: 0 | 1, kind: string, name: string, line: number][] = [

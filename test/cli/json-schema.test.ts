@@ -34,6 +34,7 @@ const contract = readFileSync('test/golden/config.example.yaml', 'utf8');
 const policy = contract.slice(contract.indexOf('policy:'), contract.indexOf('limits:'));
 
 const good: string[] = [
+  contract,
   file(),
   file({ x: policy }),
   file({ x: 'log:\npolicy:\nsets:\nrules:\nworkload:' }),
@@ -52,7 +53,6 @@ const good: string[] = [
 
 /** Refused by both: what an editor underlines. */
 const badShape: string[] = [
-  contract,
   'version: 1',
   file({ version: 'version: 2' }),
   file({ firewalls: 'firewalls: []' }),

@@ -10,6 +10,7 @@ import { version } from '../../cli/version.ts';
 import { ControlError } from '../../control/errors.ts';
 import { startControlServer } from '../../control/server.ts';
 import { callFailed, SystemError, UnsupportedFeature, VerifierError } from '../../linux/errors.ts';
+import { noTrials } from '../control/provider.ts';
 import { Certificates } from '../engine/certificates.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-cli-'));
@@ -135,6 +136,7 @@ t.test('status, stop and a second agent, against an agent that answers', async (
   let sample = JSON.parse(readFileSync('test/golden/screen/status.json', 'utf8'));
   const server = await startControlServer(socket, {
     flows: () => ({ matching: 0, flows: [] }),
+    ...noTrials,
     reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => sample,
     stop: () => void server.close(),

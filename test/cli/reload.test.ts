@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -10,6 +10,7 @@ import { createLogger } from '../../cli/log.ts';
 import { Reloader } from '../../cli/reload.ts';
 import { startControlServer } from '../../control/server.ts';
 import type { Settings } from '../../engine/config.ts';
+import { noTrials } from '../control/provider.ts';
 import { file, firewall } from './config-file.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-reload-'));
@@ -103,7 +104,7 @@ t.test('all or nothing, one after the other', async (t) => {
   writeFileSync(path, file());
   const reloader = new Reloader(
     path,
-    (await compileInThread(path, undefined)).next!.source,
+    (await compileInThread(path, undefined)).next!,
     createLogger({ level: 'error', format: 'json', flows: '', which: 'all' }).child(
       {},
       { level: 'silent' },
@@ -153,6 +154,43 @@ t.test('all or nothing, one after the other', async (t) => {
   t.match(await reloader.reload('a test'), { changed: ['default: pass -> drop'] });
 });
 
+t.test('a trial ends by itself, or is confirmed', async (t) => {
+  const path = join(directory, 'mine.yaml');
+  const next = join(directory, 'next.yaml');
+  const applied: string[] = [];
+  writeFileSync(path, file());
+  writeFileSync(next, file({ x: 'default: drop' }));
+  const reloader = new Reloader(
+    path,
+    (await compileInThread(path, undefined)).next!,
+    createLogger({ level: 'error', format: 'json', flows: '', which: 'all' }).child(
+      {},
+      { level: 'silent' },
+    ),
+    compileInThread,
+    async ({ settings }) => void applied.push(settings.default),
+  );
+  t.match(await reloader.confirm(), { ok: false, refused: [/^no configuration is on trial/] });
+  t.match(await reloader.try(path, 50), { ok: true, changed: [] });
+  t.match(reloader.status(), { pending: undefined }, 'what is in force needs no trial');
+
+  t.match(await reloader.try(next, 100), { ok: true, changed: ['default: redirect -> drop'] });
+  t.match(reloader.status(), { differs: false, pending: { secondsLeft: 1 } });
+  t.match(await reloader.try(next, 100), { ok: false, refused: [/is on trial/] });
+  t.match(await reloader.reload('a test'), { ok: false, refused: [/is on trial/] });
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  t.same(applied, ['drop', 'redirect'], 'rolled back');
+  t.match(await reloader.rollBack('a test'), { ok: false });
+
+  await reloader.try(next, 60_000);
+  t.match(await reloader.confirm(), { ok: true, changed: ['default: redirect -> drop'] });
+  t.match(reloader.configuration(), { file: path, text: /default: drop/ });
+  t.match(reloader.status(), { differs: true, pending: undefined }, 'the file is the old one yet');
+  writeFileSync(path, readFileSync(next));
+  t.match(reloader.status(), { differs: false });
+  t.same(applied, ['drop', 'redirect', 'drop']);
+});
+
 t.test('the command, against an agent that answers', async (t) => {
   const socket = join(directory, 'control.sock');
   const none = { changed: [], refused: [], warnings: [] };
@@ -165,6 +203,7 @@ t.test('the command, against an agent that answers', async (t) => {
   const server = await startControlServer(socket, {
     status: () => ({}),
     flows: () => ({}),
+    ...noTrials,
     reload: async () => answers.shift()!,
     stop: () => {},
   });

@@ -7,6 +7,7 @@ import t from 'tap';
 import { request } from '../../control/client.ts';
 import { ControlError } from '../../control/errors.ts';
 import { startControlServer } from '../../control/server.ts';
+import { noTrials } from './provider.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-control-'));
 t.teardown(() => rmSync(directory, { recursive: true, force: true }));
@@ -17,6 +18,7 @@ function provider() {
   const asked = { stops: 0 };
   return {
     asked,
+    ...noTrials,
     flows: () => ({ matching: 0, flows: [] }),
     reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', flows: 3 }),

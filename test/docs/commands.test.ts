@@ -56,6 +56,19 @@ const known: readonly [RegExp, How][] = [
   [/^microperimeter capture learn \S+$/, { testedBy: 'test/cli/learn.test.ts' }],
   [/^microperimeter doctor\b/, { testedBy: 'test/net/doctor.test.ts' }],
   [/^(bin\/)?microperimeter release$/, { testedBy: 'test/net/failure.test.ts' }],
+  [/^microperimeter (apply|confirm|rollback)\b/, { testedBy: 'test/net/lock-out.test.ts' }],
+  [/^microperimeter diag\b/, { testedBy: 'test/cli/diag.test.ts' }],
+  [/^microperimeter top$/, { testedBy: 'test/cli/top/model.test.ts' }],
+  [
+    /^microperimeter (configure|enable|rule|dump-config|export-config|import-config)\b/,
+    { testedBy: 'test/cli/reference-verbs.test.ts' },
+  ],
+  [/^microperimeter completion bash\b/, { run: 'completion bash', code: 0 }],
+  [/^microperimeter man\b/, { run: 'man', code: 0 }],
+  [
+    /^microperimeter health_check$/,
+    { run: `health_check --socket ${directory}/none.sock`, code: 6 },
+  ],
   [/^(bin\/)?microperimeter version$/, { run: 'version', code: 0 }],
   [
     /^(bin\/)?microperimeter (status|stop|reload|flows)\b/,

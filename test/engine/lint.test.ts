@@ -11,7 +11,7 @@ import { nearHeaders, ruleArbitrary } from '../support/arbitrary-rules.ts';
 const seed = Number(process.env.SEED ?? 20_240_611);
 
 const context: LintContext = {
-  builtIns: { tunnelPort: 6081, tunnelPeers: [], telemetry: [], management: [], broadcasts: [] },
+  builtIns: { tunnelPorts: [6081], tunnelPeers: [], telemetry: [], management: [], broadcasts: [] },
   default: Verdict.Pass,
 };
 
@@ -128,7 +128,7 @@ t.test('rules that no packet can match', (t) => {
 
 t.test('rules that would cut the tunnel, telemetry or management', (t) => {
   const builtIns = {
-    tunnelPort: 6081,
+    tunnelPorts: [6081],
     tunnelPeers: [{ address: 0x0a000001, length: 32 }],
     telemetry: [{ address: 0x0a000002, port: 4318 }],
     management: [{ protocol: 6, remote: { address: 0x0a090000, length: 16 }, port: 22 }],

@@ -97,6 +97,21 @@ t.test('a super-packet becomes datagrams that fit, and its answers one super-pac
   t.match(path.counts(), { redirected: 1 + datagrams.length, reinjected: datagrams.length });
 });
 
+t.test('a super-packet counts as what it is on the wire', async (t) => {
+  const path = startEngine({ established: Established.Redirect });
+  // Timestamps, as Linux sends them: 12 bytes of options in each segment.
+  const options = Buffer.from('0101080a0000000100000002', 'hex');
+  const payload = Buffer.alloc(3 * 1388, 9);
+  path.egress(tcp(out, { from: 1, to: 2, payload, options, partial: true }), {
+    gso: Gso.Tcp4,
+    gsoSize: 1388,
+    checksumStart: 20,
+    checksumOffset: 16,
+  });
+  t.equal(path.io.socket.sent.length, 3);
+  t.same([path.flows.packets[0], path.flows.bytes[0]], [3, 3 * (1388 + 52)]);
+});
+
 t.test('TCP larger than the tunnel is cut, whoever set the segment size', async (t) => {
   const path = startEngine({ established: Established.Redirect });
   const payload = Buffer.alloc(1460, 7);

@@ -74,6 +74,12 @@ t.test('what the endpoint answers', async (t) => {
     (code: number, headers = {}): Handler =>
     (_request, response) =>
       response.writeHead(code, headers).end('{}');
+  const partial: Handler = (_request, response) =>
+    response.end('{"partialSuccess":{"rejectedDataPoints":"5","errorMessage":"too old"}}');
+  const chunked: Handler = (_request, response) => {
+    response.write('{');
+    setTimeout(() => response.end('}'), 20);
+  };
   const long: Handler = (_request, response) => response.end('x'.repeat(100_000));
   const hang: Handler = () => {};
   const drip: Handler = (_request, response) => {
@@ -88,6 +94,10 @@ t.test('what the endpoint answers', async (t) => {
   const rows: [string, Handler, cause: string, detail: number][] = [
     ['200', ok, 'delivered', 0],
     ['204 without a body', status(204), 'delivered', 0],
+    ['a partial success', partial, 'delivered', 0],
+    ['an answer in chunks', chunked, 'delivered', 0],
+    ['429, to be asked later', status(429, { 'retry-after': '1' }), 'telemetry-refused', 429],
+    ['503, to be asked later', status(503, { 'retry-after': '3600' }), 'telemetry-refused', 503],
     ['500', status(500), 'telemetry-refused', 500],
     ['404', status(404), 'telemetry-refused', 404],
     ['a redirect', status(307, { location: 'https://127.0.0.1/' }), 'telemetry-refused', 307],
@@ -104,6 +114,27 @@ t.test('what the endpoint answers', async (t) => {
     t.ok(result.tookMs < timeoutMs + 200, `${name}: within its time`);
     t.same(seen.bodies, [body.toString()], `${name}: asked once, with the body`);
   }
+});
+
+t.test('a redirect is told, and a proxy not used', async (t) => {
+  const other = await serve(t, ok);
+  const location = `${other.url}/${'x'.repeat(500)}`;
+  const { url } = await serve(t, (_request, response) =>
+    response.writeHead(308, { location }).end(),
+  );
+  const { failure } = await post(t, url);
+  t.match(
+    failure?.message,
+    /^HTTP status 308: a redirect to https:.{0,200}, which is not followed$/,
+  );
+  for (const name of ['HTTPS_PROXY', 'https_proxy', 'ALL_PROXY']) {
+    process.env[name] = other.url;
+    t.teardown(() => delete process.env[name]);
+  }
+  const direct = await serve(t, ok);
+  t.equal((await post(t, direct.url)).cause, 'delivered');
+  t.equal(direct.seen.requests, 1);
+  t.equal(other.seen.connections, 0, 'nobody asked the other one');
 });
 
 t.test('who the endpoint is', async (t) => {

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { leaseMs } from '../../engine/config.ts';
 import { countersByteLength, openPublishedCounters } from '../../engine/counters.ts';
+import { firewallColumnsByteLength, openFirewallColumns } from '../../engine/firewall-columns.ts';
 import { createGates } from '../../engine/gate.ts';
 import type { StateChange } from '../../engine/telemetry.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../../engine/telemetry-thread.ts';
@@ -100,6 +101,7 @@ function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
   const data: TelemetryWorkerData = {
     targets: [target(url, 'fw-a')],
     schedule,
+    format: { encoding: 'json', compression: 'none' },
     gates: gate.shared,
     counters,
     ...overrides,
@@ -161,6 +163,41 @@ t.test('a server that takes telemetry keeps the gate open, and is told OTLP', as
   const open = metric(last, 'microperimeter.gate.open')!.gauge!.dataPoints[0]!;
   t.equal(open.asDouble, 0);
   t.match(attributes(open.attributes), { cause: 'stopping', firewall: 'fw-a' });
+});
+
+t.test('every firewall is told of all of them', async (t) => {
+  const one = await firewall({ hang: false, status: 200 });
+  const other = await firewall({ hang: false, status: 200 });
+  const memory = new SharedArrayBuffer(firewallColumnsByteLength(2));
+  const columns = openFirewallColumns(memory);
+  columns.usable.set([1, 1]);
+  columns.active.set([0, 1]);
+  columns.sentPackets.set([3, 5]);
+  const gates = createGates(2);
+  const { thread } = start(one.url, {
+    targets: [target(one.url, 'fw-a'), target(other.url, 'fw-b')],
+    gates: gates[0].shared,
+    columns: [memory],
+  });
+  await until(() => gates.every((gate) => gate.isOpen(now())), 5_000);
+  const failure = await thread.stop();
+  t.equal(failure, '');
+  for (const { bodies, kill } of [one, other]) {
+    const active = metric(bodies[0]!, 'microperimeter.firewall.active')!.gauge!.dataPoints;
+    t.same(
+      active.map((point) => [attributes(point.attributes).firewall, point.asDouble]),
+      [
+        ['fw-a', 0],
+        ['fw-b', 1],
+      ],
+    );
+    const sent = metric(bodies[0]!, 'microperimeter.firewall.sent')!.sum!.dataPoints;
+    t.same(
+      sent.map((point) => Number(point.asInt)),
+      [3, 5],
+    );
+    kill();
+  }
 });
 
 t.test('what goes wrong closes the gate within the bound, with its cause', async (t) => {

@@ -42,9 +42,13 @@ function wirePackets(sample: Sample): number[] {
   const { bytes, gsoSize } = sample;
   const total = bytes.length < 4 ? 0 : bytes.readUInt16BE(2);
   if (gsoKind(sample) === VirtioGso.None || gsoSize === 0) return [1];
-  const counts = [bytes.length, total].map((length) =>
-    Math.max(1, Math.ceil((length - 40) / gsoSize)),
-  );
+  const counts = [bytes.length, total].map((length) => {
+    const transport = 4 * (bytes[0] & 15);
+    if (transport + 20 > length) return 1;
+    const isTcp = gsoKind(sample) === VirtioGso.Tcp4;
+    const headers = transport + (isTcp ? 4 * (bytes[transport + 12] >> 4) : 8);
+    return Math.max(1, Math.ceil((length - headers) / gsoSize));
+  });
   // Of a header that the device does not believe, it may not believe the size either.
   return isRefused(sample) ? [1, ...counts] : counts;
 }

@@ -284,6 +284,9 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
       const before = path.counters.packets.slice();
       loop.breathe();
       checkPoison(arena);
+      const toFirewall = path.peers.columns.sentPackets[0];
+      const redirected = path.counters.packets[Reason.Redirected];
+      must(toFirewall === redirected, () => `${toFirewall} sent, ${redirected} redirected`);
       return path.counters.packets.map((count, reason) => count - before[reason]);
     },
   };

@@ -103,7 +103,7 @@ t.test('by clsact', { skip: !hasTcx() && 'the others are by clsact here' }, asyn
       {
         interfaces: [interfaceByName('eth0')],
         firewalls: [{ address: parseAddress(firewall)!, port: 6081 }],
-        tunnelPort: 6081,
+        tunnelPorts: [6081],
         returnFrom: [],
         telemetry: [{ address: parseAddress(firewall)!, port: 443 }],
         management: [],

@@ -43,6 +43,18 @@ for (const options of [[], ['--firewall', 'vxlan']]) {
   });
 }
 
+t.test('every step holds: scripts/lab --scenario ha', async (t) => {
+  const { code, err, out, pid } = await lab('--json', '--scenario', 'ha');
+  t.equal(code, 0, err);
+  const { steps } = JSON.parse(out) as Lab;
+  t.equal(steps.length, 7);
+  for (const { checks, title, verdict } of steps) {
+    t.ok(verdict === 'held' && checks.every(({ holds }) => holds), title);
+  }
+  const left = namespaces().filter((name) => name.startsWith(`mp${pid}-`));
+  t.same(left, [], 'no namespace is left');
+});
+
 t.test('Ctrl-C leaves nothing behind', async (t) => {
   const child = spawn('scripts/lab', ['--json'], { stdio: 'ignore' });
   const ours = () => namespaces().filter((name) => name.startsWith(`mp${child.pid}-`));

@@ -53,7 +53,7 @@ process.on('exit', () => rmSync(dirname(pinDirectory), { recursive: true, force:
 export const basePolicy: AgentPolicy = {
   interfaceNames: ['eth0'],
   firewalls: [],
-  tunnelPort: 6081,
+  tunnelPorts: [6081],
   returnFrom: [],
   telemetry: [],
   management: [],

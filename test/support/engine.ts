@@ -30,7 +30,7 @@ export const headerLength = 20;
 export const overhead = 48;
 
 const builtIns: BuiltIns = {
-  tunnelPort: 6081,
+  tunnelPorts: [6081],
   tunnelPeers: [{ address: address(firewall), length: 32 }],
   telemetry: [{ address: address(firewall), port: 443 }],
   management: [{ protocol: 6, remote: { address: address('192.0.2.0'), length: 24 }, port: 22 }],

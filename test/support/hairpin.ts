@@ -53,7 +53,7 @@ export type Hairpin = {
   /** Start the agent and wait until it redirects. */
   startAgent(settings?: AgentOptions['settings']): Promise<Agent>;
   /** Start the agent and do not wait. */
-  launchAgent(settings?: AgentOptions['settings']): Agent;
+  launchAgent(settings?: AgentOptions['settings'], top?: AgentOptions['top']): Agent;
   capture(host: Namespace, name: string, options?: CaptureOptions): Promise<Capture>;
 };
 
@@ -76,7 +76,7 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
   });
   t.teardown(() => firewall.stop());
   let agents = 0;
-  const launchAgent = (settings: AgentOptions['settings'] = {}) => {
+  const launchAgent = (settings: AgentOptions['settings'] = {}, top: AgentOptions['top'] = {}) => {
     agents++;
     const agent = startAgent(topology.workload, {
       directory,
@@ -84,7 +84,7 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       firewall: addresses.firewall,
       encapsulation,
       settings: { ...firewall.agentSettings, ...options.settings, ...settings },
-      top: options.top ?? {},
+      top: { ...options.top, ...top },
       environment: options.environment ?? {},
       ...(options.command === undefined ? {} : { command: options.command }),
     });

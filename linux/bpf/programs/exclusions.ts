@@ -160,7 +160,9 @@ function tunnelEgress(policy: Exclusions): Item[] {
 function tunnelIngress(policy: Exclusions): Item[] {
   return [
     load16(R1, R10, localPort),
-    jne.imm(R1, networkHalf(policy.tunnelPort), 'not-tunnel'),
+    ...policy.tunnelPorts.map((port) => jeq.imm(R1, networkHalf(port), 'tunnel')),
+    goto('not-tunnel'),
+    label('tunnel'),
     ...tunnelPeers(policy, Direction.Ingress).flatMap((p) => whenInside(remote, p, 'excluded')),
     label('not-tunnel'),
   ];

@@ -20,7 +20,7 @@ const policy: SteeringPolicy = {
   interfaces: [{ name: 'eth0', index: 2, mac: Uint8Array.of(2, 0, 0, 0, 0, 1) }],
   tun: { fd: 3, index: 4 },
   firewalls: [{ address, port: 6081 }],
-  tunnelPort: 6081,
+  tunnelPorts: [6081],
   returnFrom: [{ address, length: 24 }],
   telemetry: [{ address, port: 443 }],
   management: [{ protocol: 6, remote: { address, length: 24 }, port: 22 }],
