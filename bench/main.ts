@@ -17,10 +17,12 @@ import { startMeter } from './meters.ts';
 import type { Peer } from './peer.ts';
 import {
   agentGeneve,
+  agentGeneveKernel,
   agentPassDefault,
   agentPassing,
   agentPassRule,
   agentVxlan,
+  agentVxlanKernel,
 } from './peers/agent.ts';
 import { direct } from './peers/direct.ts';
 import { fastd } from './peers/fastd.ts';
@@ -36,7 +38,9 @@ const peers: readonly Peer[] = [
   agentPassRule,
   kernelVxlan,
   agentVxlan,
+  agentVxlanKernel,
   agentGeneve,
+  agentGeneveKernel,
   fastd,
   wireguardGo,
 ];

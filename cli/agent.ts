@@ -15,6 +15,7 @@ import { listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import type { AccelerationPlan } from './acceleration.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FlowLog } from './flow-log.ts';
@@ -33,6 +34,7 @@ export type AgentParts = {
   readonly links: Links;
   readonly gate: Gate;
   readonly steering: AttachedSteering;
+  readonly plan: AccelerationPlan;
   readonly tun: Tun;
   readonly dataPath: DataPathStart;
   readonly wake: () => void;
@@ -120,6 +122,11 @@ export class Agent {
     const { flows } = this.config.limits;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    const { acceleration, reason } = this.parts.plan;
+    if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
+    if (acceleration !== undefined) {
+      logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
+    }
     if (leaksIpv6(this.config, this.parts.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
@@ -144,7 +151,8 @@ export class Agent {
     const generation = this.generation + 1;
     const policy = buildPolicy(next, builtInsOf(next, links), generation);
     steering.setNetworks(networksOf(next), generation);
-    steering.replace(steeringPolicyOf(next, links, tun));
+    const { acceleration } = this.parts.plan;
+    steering.replace(steeringPolicyOf(next, links, tun, acceleration));
     this.generation = generation;
     this.config = next;
     this.policy = policy;
@@ -166,7 +174,7 @@ export class Agent {
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { gate, links, steering, tun } = this.parts;
+    const { gate, links, plan, steering, tun } = this.parts;
     const { config, policy, pulse, startedMs } = this;
     return {
       ...describeStatus({
@@ -175,6 +183,7 @@ export class Agent {
         links,
         gate,
         steering,
+        plan,
         tunIndex: tun.index,
         counters: this.counters(),
         pulse,

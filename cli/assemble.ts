@@ -15,15 +15,22 @@ import { createGate, type Gate } from '../engine/gate.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
+import { VerifierError } from '../linux/errors.ts';
 import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
-import { attachSteering } from '../linux/steering.ts';
-import { createTun } from '../linux/tun.ts';
+import { type AttachedSteering, attachSteering } from '../linux/steering.ts';
+import { createTun, type Tun } from '../linux/tun.ts';
 import { createTunnelSockets } from '../linux/udp.ts';
+import {
+  type AccelerationPlan,
+  carrierPeersOf,
+  planAcceleration,
+  withoutAcceleration,
+} from './acceleration.ts';
 import { Agent } from './agent.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
-import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
+import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
 import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
@@ -64,6 +71,23 @@ function telemetryDataOf(
   };
 }
 
+/** A kernel whose verifier refuses to carry flows still steers them to the engine. */
+function attach(
+  config: Config,
+  links: Links,
+  tun: Tun,
+  asked: AccelerationPlan,
+): { plan: AccelerationPlan; steering: AttachedSteering } {
+  try {
+    const policy = steeringPolicyOf(config, links, tun, asked.acceleration);
+    return { plan: asked, steering: attachSteering(policy) };
+  } catch (error) {
+    if (asked.acceleration === undefined || !(error instanceof VerifierError)) throw error;
+    const plan = withoutAcceleration(error.message);
+    return { plan, steering: attachSteering(steeringPolicyOf(config, links, tun, undefined)) };
+  }
+}
+
 /**
  * Start the agent. Everything passes until the firewall has taken the first telemetry.
  *
@@ -80,8 +104,10 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
+    const asked = planAcceleration(config, links);
     const sockets = createTunnelSockets({
       port: config.tunnel.port,
+      join: asked.acceleration === undefined,
       firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
       senders,
     });
@@ -89,7 +115,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const waker = createWaker();
     closers.add(() => waker.close());
     const builtIns = builtInsOf(config, links);
-    const steering = attachSteering(steeringPolicyOf(config, links, tun));
+    const { plan, steering } = attach(config, links, tun, asked);
     closers.add(() => steering.detach());
 
     const policy = buildPolicy(config, builtIns, firstGeneration);
@@ -104,6 +130,16 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       wakeFd: waker.fd,
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,
+      carrier:
+        plan.acceleration === undefined
+          ? undefined
+          : {
+              recordsFd: steering.recordsFd,
+              controlFd: steering.controlFd,
+              flowsFd: steering.verdictFd,
+              capacity: plan.acceleration.flows,
+              peers: carrierPeersOf(sockets),
+            },
       tunnel: config.tunnel,
       engine: engineOptionsOf(config, policy, tun.udpSegmentation),
       gate: gate.shared,
@@ -120,6 +156,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       links,
       gate,
       steering,
+      plan,
       tun,
       dataPath,
       wake: () => waker.wake(),

@@ -7,6 +7,7 @@ import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
 import { openGate } from '../engine/gate.ts';
+import { noCarrier, openCarrier } from '../linux/carrier.ts';
 import { openClock } from '../linux/clock.ts';
 import { openReadiness } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
@@ -26,6 +27,7 @@ const io = {
   openers: queues.slice(queues.length / 2),
   socket: openTunnelSocket(data.sockets, arena, datagramBatch),
   steering: openSteering(data.controlFd, data.verdictFd),
+  carrier: data.carrier === undefined ? noCarrier : openCarrier(data.carrier),
   clock: openClock(),
   readiness: openReadiness(
     [...data.queues.map((queue) => queue.fd), data.sockets.receive],

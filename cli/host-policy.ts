@@ -4,7 +4,7 @@
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import type { Config } from '../engine/config.ts';
-import type { SteeringPolicy } from '../linux/bpf/policy.ts';
+import type { Acceleration, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -41,7 +41,12 @@ export function builtInsOf(config: Config, links: Links): BuiltIns {
 }
 
 /** What the kernel programs are made from. */
-export function steeringPolicyOf(config: Config, links: Links, tun: Tun): SteeringPolicy {
+export function steeringPolicyOf(
+  config: Config,
+  links: Links,
+  tun: Tun,
+  acceleration: Acceleration | undefined,
+): SteeringPolicy {
   const builtIns = builtInsOf(config, links);
   return {
     interfaces: links.interfaces.map(({ index, mac, name }) => ({
@@ -59,6 +64,7 @@ export function steeringPolicyOf(config: Config, links: Links, tun: Tun): Steeri
     ipv6: config.workload.ipv6,
     onAgentFailure: config.policy.onAgentFailure,
     heartbeatTimeoutMs,
+    acceleration,
     pinDirectory,
   };
 }

@@ -18,6 +18,7 @@ import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
 import { formatAddress } from '../parsers/text.ts';
+import type { AccelerationPlan } from './acceleration.ts';
 import { formatException } from './config/text.ts';
 import type { Links } from './host-policy.ts';
 import type { Pulse } from './pulse.ts';
@@ -29,6 +30,7 @@ export type StatusSources = {
   readonly links: Links;
   readonly gate: Gate;
   readonly steering: AttachedSteering;
+  readonly plan: AccelerationPlan;
   readonly tunIndex: number;
   readonly counters: Counters;
   readonly pulse: Pulse;
@@ -80,6 +82,10 @@ export function describeStatus(sources: StatusSources): AgentStatus {
       count: gauges[Gauge.Flows],
       capacity: config.limits.flows,
       evicted: gauges[Gauge.FlowsEvicted],
+    },
+    acceleration: {
+      by: sources.plan.acceleration === undefined ? 'agent' : 'kernel',
+      reason: sources.plan.reason,
     },
     rules: rulesOf(config, policy),
     counters: counted(counters),

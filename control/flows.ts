@@ -30,6 +30,8 @@ export type FlowRow = {
   readonly verdict: string;
   readonly rule: string;
   readonly state: string;
+  /** Who carries it now, when it is redirected; empty otherwise. */
+  readonly by: '' | 'agent' | 'kernel';
   readonly ageMs: number;
   readonly idleMs: number;
   /** Read from the host's side: sent by it, and brought by the network. */
@@ -167,6 +169,11 @@ function sortKey(columns: FlowColumns, sort: FlowQuery['sort']): (flow: number) 
   }
 }
 
+function carrierOf(columns: FlowColumns, flow: number): FlowRow['by'] {
+  if (columns.verdict[flow] !== Verdict.Redirect) return '';
+  return columns.carried[flow] === 1 ? 'kernel' : 'agent';
+}
+
 function describe(columns: FlowColumns, flow: number, nowTick: number, names: FlowNames): FlowRow {
   const a = { address: formatAddress(columns.addressA[flow]), port: columns.ports[flow] >>> 16 };
   const b = { address: formatAddress(columns.addressB[flow]), port: columns.ports[flow] & 0xffff };
@@ -184,6 +191,7 @@ function describe(columns: FlowColumns, flow: number, nowTick: number, names: Fl
     verdict: verdictNames[columns.verdict[flow] as Verdict],
     rule: names.rule(columns.rule[flow], columns.generation[flow]),
     state: protocol === Protocol.Tcp ? stateNames[columns.state[flow] as FlowState] : '',
+    by: carrierOf(columns, flow),
     ageMs: (nowTick - columns.firstSeen[flow]) * tickMs,
     idleMs: (nowTick - columns.lastSeen[flow]) * tickMs,
     egress: amount(2 * flow),

@@ -4,6 +4,7 @@
  */
 import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
+import { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
 import { flowLogByteLength } from './flow-log.ts';
@@ -51,12 +52,17 @@ export function createEngine(
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
 ): Loop {
   const published = openPublishedCounters(shared);
+  // A worker that takes over from a dead one goes on counting where it was.
+  const counters = snapshot(published);
+  const flows = new Flows(options.flows, flowMemory, flowLog);
+  const carried = new CarriedFlows(io.carrier, flows, counters);
+  flows.carried = carried;
   const path = {
     io,
     arena,
-    // A worker that takes over from a dead one goes on counting where it was.
-    counters: snapshot(published),
-    flows: new Flows(options.flows, flowMemory, flowLog),
+    counters,
+    flows,
+    carried,
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
     encapsulation,

@@ -18,6 +18,8 @@ export type FlowColumns = {
   readonly link: Uint8Array;
   /** OnFailure of the rule that decided it. */
   readonly onFailure: Uint8Array;
+  /** 1: the programs in the kernel have carried packets of it by themselves. */
+  readonly carried: Uint8Array;
   readonly addressA: Int32Array;
   readonly addressB: Int32Array;
   /** Port of A in the upper half, of B in the lower. */
@@ -34,7 +36,7 @@ export type FlowColumns = {
   readonly bytes: Float64Array;
 };
 
-const byteColumns = 8;
+const byteColumns = 9;
 const wordColumns = 8;
 const bytesPerFlow = byteColumns + 4 * wordColumns + 2 * 2 * 8;
 
@@ -85,5 +87,6 @@ export function openFlowColumns(memory: SharedArrayBuffer, capacity: number): Fl
     opener: bytes(),
     link: bytes(),
     onFailure: bytes(),
+    carried: bytes(),
   };
 }

@@ -59,6 +59,13 @@ const Closing = { FinA: 1, FinB: 2, Fins: 3, Rst: 4 } as const;
 /** How many records are looked at when the table is full of established flows. */
 const evictionSample = 64;
 
+/** Who knows what was carried of a flow without us; collects it whenever a record is looked at. */
+export type Carried = {
+  collect(flow: number, nowTick: number): void;
+  end(flow: number): void;
+};
+const nothingCarried: Carried = { collect() {}, end() {} };
+
 export class Flows {
   readonly capacity: number;
   count = 0;
@@ -66,6 +73,8 @@ export class Flows {
 
   /** Which way round the last `find` or `insert` was asked: 1 when its source is end A. */
   sourceIsA = 0;
+
+  carried: Carried = nothingCarried;
 
   /** Shared with readers in other threads. */
   readonly columns: FlowColumns;
@@ -202,6 +211,7 @@ export class Flows {
    * counters. The caller describes what decided it.
    */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
+    this.carried.end(flow);
     this.writeEnd(flow, FlowEnd.Replaced);
     this.begin(flow, direction, verdict, nowTick);
   }
@@ -210,6 +220,7 @@ export class Flows {
     const { columns } = this;
     columns.opener[flow] = direction;
     columns.firstSeen[flow] = nowTick;
+    columns.carried[flow] = 0;
     columns.packets[2 * flow] = 0;
     columns.packets[2 * flow + 1] = 0;
     columns.bytes[2 * flow] = 0;
@@ -253,6 +264,12 @@ export class Flows {
   /** 0 when the packet that `find` was last asked for leaves this host, 1 when it comes to it. */
   directionOf(flow: number): Direction {
     return this.sourceIsA === this.localIsA[flow] ? 0 : 1;
+  }
+
+  /** Both ends have spoken and neither has begun to close. */
+  isEstablished(flow: number): boolean {
+    if (this.progress[flow] !== Progress.Established) return false;
+    return this.protocol[flow] !== Protocol.Tcp || this.state[flow] === FlowState.Open;
   }
 
   /** Chooses the tunnel's source port: one flow keeps one port, both directions the same. */
@@ -305,24 +322,25 @@ export class Flows {
     for (let step = 0; step < steps; step++) {
       if (this.sweepAt >= this.highWater) this.sweepAt = 0;
       const flow = this.sweepAt++;
-      if (
-        this.used[flow] === 1 &&
-        nowTick - this.lastSeen[flow] >
-          idleLimit(this.protocol[flow], this.state[flow] as FlowState)
-      )
-        this.remove(flow, FlowEnd.Idle);
+      if (this.used[flow] === 0) continue;
+      this.carried.collect(flow, nowTick);
+      const limit = idleLimit(this.protocol[flow], this.state[flow] as FlowState);
+      if (nowTick - this.lastSeen[flow] > limit) this.remove(flow, FlowEnd.Idle);
     }
   }
 
   /** Write down that the agent no longer sees what is left, as far as the log has room. */
   writeStop(): void {
     for (let flow = 0; flow < this.highWater; flow++) {
-      if (this.used[flow] === 1) this.writeEnd(flow, FlowEnd.Stop);
+      if (this.used[flow] === 0) continue;
+      this.carried.end(flow);
+      this.writeEnd(flow, FlowEnd.Stop);
     }
   }
 
   /** @param end why, unless its own sides have ended it */
   remove(flow: number, end: FlowEnd): void {
+    this.carried.end(flow);
     this.writeEnd(flow, end);
     this.queues.leave(flow);
     this.index.remove(flow, this.hash[flow]);
@@ -351,6 +369,7 @@ export class Flows {
     for (let step = 0; step < evictionSample; step++) {
       const flow = (this.random.next() >>> 0) % this.capacity;
       if (this.used[flow] === 0) continue;
+      this.carried.collect(flow, nowTick);
       const idle = nowTick - this.lastSeen[flow];
       const preferred = idle > ticksPerSecond && this.state[flow] === FlowState.HalfClosed;
       const score = preferred ? idle + 1_000_000_000 : idle;

@@ -102,6 +102,7 @@ export class Loop {
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
     io.steering.heartbeat(nowMs);
+    path.carried.beginBreath();
     this.lookAtGate(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
@@ -119,23 +120,36 @@ export class Loop {
   /** Reinject what has come back; as much in a breath as the queues can have sent in one. */
   private receive(): number {
     const { datagrams } = this;
+    const { carried } = this.path;
     let total = 0;
+    carried.beforeSocket();
     for (let round = 0; round < receiveRounds; round++) {
       const received = this.path.io.socket.receive(datagrams);
-      if (received === 0) break;
       total += received;
-      this.reinject.process(datagrams);
-      if (received < datagrams.capacity) break;
+      if (received > 0) {
+        this.reinject.process(datagrams);
+        carried.settle();
+      }
+      if (received < datagrams.capacity) {
+        carried.afterEmptySocket();
+        break;
+      }
     }
     return total;
   }
 
   /** Redirect what `device` has for the direction and interface of `queue`; how much it was. */
   private take(device: PacketDevice, batch: PacketBatch, queue: number): number {
+    const { carried, devices } = this.path;
+    const { direction } = devices[queue];
+    carried.beforeQueue(direction);
     const read = device.read(batch);
-    if (read === 0) return 0;
-    this.redirect.process(batch, this.path.devices[queue], queue >> 1);
-    this.encapsulator.flush();
+    if (read > 0) {
+      this.redirect.process(batch, devices[queue], queue >> 1);
+      this.encapsulator.flush();
+      carried.settle();
+    }
+    if (read < batch.capacity) carried.afterEmptyQueue(direction, queue >> 1);
     return read;
   }
 
@@ -214,6 +228,7 @@ export class Loop {
     if (pathMtu <= 0) return;
     const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
     path.innerMtu = Math.max(inner, minimumMtu);
+    path.io.carrier.setInnerMtu(path.peer, path.innerMtu);
   }
 
   private publish(): void {

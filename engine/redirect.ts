@@ -248,6 +248,7 @@ export class Redirect {
     const verdict = flows.verdict[flow] as Verdict;
     if (verdict === Verdict.Redirect) {
       if (this.path.gate === GateView.Closed) return this.pass(device, Reason.PassedGateClosed);
+      this.mayCarry(flow, flags, device);
       return this.encapsulator.send(this.packet, flow, flags, device.direction, link);
     }
     this.teachKernel(verdict, device.direction);
@@ -266,6 +267,15 @@ export class Redirect {
       case Verdict.Undecided:
         return this.end(Reason.DroppedByRule);
     }
+  }
+
+  /** The programs in the kernel may carry what is plain, and count what they leave to us. */
+  private mayCarry(flow: number, flags: number, device: PacketDevice): void {
+    const { kind, protocol } = this.packet.key;
+    if (kind !== KeyKind.Plain) return;
+    if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
+    const { carried, peer } = this.path;
+    carried.redirected(flow, device.direction, flags, peer, device.interfaceIndex);
   }
 
   /**

@@ -45,7 +45,19 @@ export class UsageError extends Error {
 }
 
 function draw({ flows: rows, matching }: { matching: number; flows: FlowRow[] }): string {
-  const head = ['proto', 'local', '', 'remote', 'verdict', 'rule', 'state', 'out', 'in', 'idle'];
+  const head = [
+    'proto',
+    'local',
+    '',
+    'remote',
+    'verdict',
+    'rule',
+    'state',
+    'by',
+    'out',
+    'in',
+    'idle',
+  ];
   const table = rows.map((flow) => [
     flow.protocol,
     `${flow.local}:${flow.localPort}`,
@@ -54,6 +66,7 @@ function draw({ flows: rows, matching }: { matching: number; flows: FlowRow[] })
     flow.verdict,
     flow.rule,
     flow.state,
+    flow.by,
     formatBytes(flow.egress.bytes),
     formatBytes(flow.ingress.bytes),
     `${(flow.idleMs / 1000).toFixed(1)} s`,

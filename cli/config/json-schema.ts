@@ -82,8 +82,11 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].action': 'redirect through the firewall, pass by it, or drop.',
   'rules[].onFailure': 'Instead of onTelemetryLoss for these connections. Default: inherit.',
   'rules[].log': 'Log these connections. Default: false.',
+  acceleration:
+    'Who carries redirected flows once they are established: kernel or the agent. Default: off.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
+  'limits.acceleratedFlows': 'Those that the kernel carries at once. Default: 65536.',
   metrics: 'The page for Prometheus.',
   'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',
   control: 'How commands reach the running agent.',

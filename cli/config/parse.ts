@@ -156,7 +156,12 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     policy: known.policy,
     default: known.default,
     rules,
-    limits: { flows: known.limits.flows, workers: defaults.limits.workers },
+    acceleration: known.acceleration,
+    limits: {
+      flows: known.limits.flows,
+      acceleratedFlows: known.limits.acceleratedFlows,
+      workers: defaults.limits.workers,
+    },
     control: known.control,
     metrics: known.metrics.listen,
     log: known.log,

@@ -67,7 +67,8 @@ policy:
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1 }
+acceleration: kernel
+limits: { flows: 64, acceleratedFlows: 128, workers: 1 }
 control: { socket: /tmp/x.sock }
 log: { level: debug, format: json, flows: /var/log/flows.ndjson }
 `,
@@ -123,7 +124,8 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1 },
+    acceleration: 'kernel',
+    limits: { flows: 64, acceleratedFlows: 128, workers: 1 },
     control: { socket: '/tmp/x.sock' },
     log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
   });

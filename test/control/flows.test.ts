@@ -44,6 +44,7 @@ t.test('a flow is told as the host sees it', async (t) => {
       verdict: 'redirect',
       rule: 'rule 80',
       state: 'opening',
+      by: 'agent',
       ageMs: 5000,
       idleMs: 5000,
       egress: { packets: 1, bytes: 1000 },

@@ -4,6 +4,7 @@
  * when it is flushed, and both may refuse. The engine's memory is guarded.
  */
 import { type Arena, createArena } from '../../engine/arena.ts';
+import { CarriedFlows } from '../../engine/carried-flows.ts';
 import type { Policy } from '../../engine/classifier/lookup.ts';
 import {
   countersByteLength,
@@ -29,7 +30,7 @@ import { Reason } from '../../parsers/reason.ts';
 import { innerMtu } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
-import { FakeClock, FakeSteering } from '../fakes/io.ts';
+import { FakeCarrier, FakeClock, FakeSteering } from '../fakes/io.ts';
 import { address } from '../support/packets.ts';
 import type { Decoded } from './decode.ts';
 import { GuardedView, poison } from './guard.ts';
@@ -237,11 +238,15 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     inner: 'ipv4',
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
+  const carrier = new FakeCarrier();
+  const counters = createCounters();
+  const flows = new Flows(options.flows, flowMemory);
   const path: Path = {
-    io: { devices, openers: [], socket, steering, clock, readiness },
+    io: { devices, openers: [], socket, steering, carrier, clock, readiness },
     arena,
-    counters: createCounters(),
-    flows: new Flows(options.flows, flowMemory),
+    counters,
+    flows,
+    carried: new CarriedFlows(carrier, flows, counters),
     fragments: new Fragments(64),
     policy: options.policy,
     encapsulation,

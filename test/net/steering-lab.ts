@@ -61,6 +61,7 @@ export const basePolicy: AgentPolicy = {
   ipv6: 'pass',
   onAgentFailure: 'pass',
   heartbeatTimeoutMs: 300,
+  acceleration: undefined,
   pinDirectory,
 };
 

@@ -34,12 +34,11 @@ import {
   type Prefix4,
   type SteeringPolicy,
 } from '../policy.ts';
+import { keyAt } from './frame.ts';
 
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 
-/** Where the NIC program keeps the flow key, from the frame pointer. */
-export const keyAt = -flowKey.size;
 const local = keyAt + flowKey.local;
 const remote = keyAt + flowKey.remote;
 const localPort = keyAt + flowKey.localPort;
@@ -158,10 +157,11 @@ function tunnelEgress(policy: SteeringPolicy): Item[] {
 }
 
 function tunnelIngress(policy: SteeringPolicy): Item[] {
+  const target = policy.acceleration === undefined ? 'excluded' : 'from-tunnel';
   return [
     load16(R1, R10, localPort),
     jne.imm(R1, networkHalf(policy.tunnelPort), 'not-tunnel'),
-    ...tunnelPeers(policy, Direction.Ingress).flatMap((p) => whenInside(remote, p, 'excluded')),
+    ...tunnelPeers(policy, Direction.Ingress).flatMap((peer) => whenInside(remote, peer, target)),
     label('not-tunnel'),
   ];
 }
