@@ -29,7 +29,7 @@ function createTurn(records: number, drained: boolean): () => void {
   const begin = () => {
     flows.find(0x0a010009, Math.imul(turn++, 0x9e3779b1), 443, 40000, 6);
     const flow = flows.insert(0, 0, Verdict.Redirect, 1);
-    flows.describe(flow, 0, 1, OnFailure.Inherit);
+    flows.describe(flow, 0, 1, OnFailure.Inherit, 1, 0);
     flows.touch(flow, 2, 1);
     return flow;
   };
@@ -46,7 +46,7 @@ function createTurn(records: number, drained: boolean): () => void {
   };
 }
 
-const names = { interfaces: ['eth0'], firewall: 'fw-1', rule: () => 'web-out' };
+const names = { interfaces: ['eth0'], firewall: () => 'fw-1', rule: () => 'web-out' };
 const shown = { ...createFlowRecord(), event: 1, end: 1, verdict: 1, protocol: 6 };
 let bytes = 0;
 

@@ -7,7 +7,7 @@ import { noRule } from '../engine/classifier/rules.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
-import { type Gate, GateCause } from '../engine/gate.ts';
+import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
 import type { Closers } from '../linux/fd.ts';
@@ -18,6 +18,7 @@ import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import type { AccelerationPlan } from './acceleration.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
+import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
@@ -32,7 +33,7 @@ export type AgentParts = {
   readonly config: Config;
   readonly logger: Logger;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
   readonly plan: AccelerationPlan;
   readonly tun: Tun;
@@ -59,6 +60,7 @@ export class Agent {
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
   private readonly pulse: Pulse;
+  private readonly firewalls: FirewallWatch;
   private readonly startedMs = Date.now();
 
   constructor(parts: AgentParts) {
@@ -68,7 +70,8 @@ export class Agent {
     this.rememberRules();
     const { flows } = parts.config.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
-    const { gate, logger } = parts;
+    const { gates, logger } = parts;
+    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -86,12 +89,15 @@ export class Agent {
     });
     this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
-    this.telemetry = new TelemetryThread(parts.telemetry, gate, {
-      change: ({ level, message, sentence, state }) => {
+    const isAlone = gates.length === 1;
+    this.telemetry = new TelemetryThread(parts.telemetry, gates, {
+      change: (index, { level, message, sentence, state }) => {
         const words = message === '' ? sentence : `${sentence}: ${message}`;
+        const firewall = this.firewalls.nameOf(index);
+        const what = isAlone ? 'the gate' : `the gate of ${firewall}`;
         // The data path may be asleep; it need not find out by itself.
         parts.wake();
-        logger[level]({ gate: state }, `the gate is ${state}: ${words}`);
+        logger[level]({ gate: state, firewall }, `${what} is ${state}: ${words}`);
       },
       died: died('telemetry worker'),
       failed: failed('telemetry worker'),
@@ -105,7 +111,7 @@ export class Agent {
     return new FlowLog({
       file,
       ring: dataPath.flowLog,
-      names: { ...this.flowNames(), firewall: config.firewalls[0].name },
+      names: this.flowNames(),
       failed: (message) => logger.error(`lines of the flow log are lost: ${message}`),
     });
   }
@@ -114,6 +120,7 @@ export class Agent {
     return {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
       rule: (rule, generation) => this.ruleName(rule, generation),
+      firewall: (firewall) => this.firewalls.nameOf(firewall),
     };
   }
 
@@ -174,14 +181,14 @@ export class Agent {
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { gate, links, plan, steering, tun } = this.parts;
-    const { config, policy, pulse, startedMs } = this;
+    const { links, plan, steering, tun } = this.parts;
+    const { config, firewalls, policy, pulse, startedMs } = this;
     return {
       ...describeStatus({
         config,
         policy,
         links,
-        gate,
+        firewalls,
         steering,
         plan,
         tunIndex: tun.index,
@@ -195,9 +202,9 @@ export class Agent {
 
   /** What the metrics page tells. */
   measurements(): Measurements {
-    const { gate, steering, tun } = this.parts;
+    const { steering, tun } = this.parts;
     const counters = this.counters();
-    const { leaseMs, open } = gate.status(monotonicMs());
+    const { leaseMs, open } = this.gate(counters);
     return {
       version,
       reasons: reasonNames.flatMap((reason, index) =>
@@ -214,7 +221,7 @@ export class Agent {
       rules: rulesOf(this.config, this.policy),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
-      firewall: this.config.firewalls[0].name,
+      firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
       flowCapacity: this.config.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
@@ -224,19 +231,27 @@ export class Agent {
 
   /** What the service manager is told. */
   health(): Health {
-    const { breaths, state } = this.feel();
-    const { open, sentence } = this.parts.gate.status(monotonicMs());
-    return { breaths, words: open ? state : `${state}: ${sentence}` };
+    const counters = this.counters();
+    const { open, sentence } = this.gate(counters);
+    const state = stateOf(this.gate(counters), counters);
+    return {
+      breaths: counters.gauges[Gauge.Breaths],
+      words: open ? state : `${state}: ${sentence}`,
+    };
   }
 
   private feel(): { state: AgentState; breaths: number } {
     const counters = this.counters();
-    const state = stateOf(this.parts.gate.status(monotonicMs()), counters);
+    const state = stateOf(this.gate(counters), counters);
     return { state, breaths: counters.gauges[Gauge.Breaths] };
   }
 
   private counters(): Counters {
     return snapshot(openPublishedCounters(this.parts.dataPath.counters));
+  }
+
+  private gate({ gauges }: Counters): GateStatus {
+    return this.firewalls.gate(gauges[Gauge.Availability]);
   }
 
   /** What `GET /flows` answers. Throws RangeError when the question is wrong. */
@@ -262,7 +277,8 @@ export class Agent {
   }
 
   private async close(): Promise<void> {
-    this.parts.gate.close(GateCause.Stopping);
+    for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
+    this.firewalls.close();
     await this.dataPath.stop();
     this.pulse.close();
     this.flowLog?.close();

@@ -9,9 +9,10 @@ import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
+import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
-import { createGate, type Gate } from '../engine/gate.ts';
+import { createGates } from '../engine/gate.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
@@ -33,7 +34,7 @@ import type { DataPathStart } from './data-path-thread.ts';
 import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { buildPolicy, firstGeneration, networksOf, peerOptionsOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
@@ -43,7 +44,7 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
   return {
     flows: config.limits.flows,
     mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
-    peer: config.firewalls[0].address,
+    peers: peerOptionsOf(config),
     policy,
     joinUdp,
   };
@@ -51,22 +52,18 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
 
 function telemetryDataOf(
   config: Config,
-  gate: Gate,
+  gates: SharedArrayBuffer,
   counters: SharedArrayBuffer,
 ): TelemetryWorkerData {
-  const [firewall] = config.firewalls;
+  const agent = { version, host: hostname(), instance: randomUUID(), startedMs: Date.now() };
   return {
-    url: firewall.telemetry.url,
-    credentials: loadCredentials(firewall.telemetry),
+    targets: config.firewalls.map(({ name, telemetry }) => ({
+      url: telemetry.url,
+      credentials: loadCredentials(telemetry),
+      identity: { ...agent, firewall: name },
+    })),
     schedule: config.telemetry,
-    identity: {
-      version,
-      host: hostname(),
-      instance: randomUUID(),
-      firewall: firewall.name,
-      startedMs: Date.now(),
-    },
-    gate: gate.shared,
+    gates,
     counters,
   };
 }
@@ -98,9 +95,10 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
   try {
     const links = findLinks(config);
     for (const firewall of config.firewalls) routeTo(firewall.address);
-    const gate = createGate();
+    const gates = createGates(config.firewalls.length);
+    const gateMemory = gates[0]!.shared;
     const counters = new SharedArrayBuffer(countersByteLength);
-    const telemetry = telemetryDataOf(config, gate, counters);
+    const telemetry = telemetryDataOf(config, gateMemory, counters);
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
@@ -142,8 +140,9 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
             },
       tunnel: config.tunnel,
       engine: engineOptionsOf(config, policy, tun.udpSegmentation),
-      gate: gate.shared,
+      gates: gateMemory,
       counters,
+      firewalls: new SharedArrayBuffer(firewallColumnsByteLength(config.firewalls.length)),
       flows: new SharedArrayBuffer(flowColumnsByteLength(config.limits.flows)),
       flowLog: new SharedArrayBuffer(
         flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
@@ -154,7 +153,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       config,
       logger,
       links,
-      gate,
+      gates,
       steering,
       plan,
       tun,

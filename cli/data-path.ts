@@ -35,9 +35,11 @@ export type DataPathData = {
   readonly tunnel: Config['tunnel'];
   readonly engine: EngineOptions;
   /** `Gate.shared`. */
-  readonly gate: SharedArrayBuffer;
+  readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes. */
   readonly counters: SharedArrayBuffer;
+  /** `firewallColumnsByteLength` bytes. */
+  readonly firewalls: SharedArrayBuffer;
   /** `flowColumnsByteLength(engine.flows)` bytes. */
   readonly flows: SharedArrayBuffer;
   /** `flowLogByteLength` bytes for what becomes of the flows. */

@@ -6,7 +6,7 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
-import { openGate } from '../engine/gate.ts';
+import { openGates } from '../engine/gate.ts';
 import { noCarrier, openCarrier } from '../linux/carrier.ts';
 import { openClock } from '../linux/clock.ts';
 import { openReadiness } from '../linux/epoll.ts';
@@ -39,8 +39,9 @@ const loop = createEngine(
   arena,
   createEncapsulation(data.tunnel),
   data.engine,
-  openGate(data.gate),
+  openGates(data.gates),
   data.counters,
+  data.firewalls,
   data.flows,
   data.flowLog,
 );

@@ -23,6 +23,8 @@ export const ExitCode = {
   AlreadyRunning: 7,
   /** The agent runs and does not redirect. */
   NotRedirecting: 8,
+  /** Something is broken: `doctor` says what. */
+  Unhealthy: 9,
 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
@@ -67,4 +69,5 @@ Exit codes:
   5  an interface, port or route is missing or taken
   6  no agent is running
   7  an agent is running already
-  8  the agent runs and does not redirect (status, health_check)`;
+  8  the agent runs and does not redirect (status, health_check)
+  9  something is broken (doctor)`;

@@ -4,14 +4,15 @@
  * slow or full disk costs lines, which are counted, and nothing else.
  */
 import { closeSync, openSync, write, writeSync } from 'node:fs';
-import { describeFlow, type FlowLogNames } from '../control/flow-line.ts';
+import { describeFlow } from '../control/flow-line.ts';
+import type { FlowNames } from '../control/flows.ts';
 import { createFlowRecord, FlowLogReader, type FlowRecord } from '../engine/flow-log.ts';
 import { monotonicMs } from '../engine/ticks.ts';
 
 export type FlowLogOptions = {
   readonly file: string;
   readonly ring: SharedArrayBuffer;
-  readonly names: FlowLogNames;
+  readonly names: FlowNames;
   /** Told once, until a write works again. */
   failed(message: string): void;
 };

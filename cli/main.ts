@@ -6,8 +6,10 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { check } from './commands/check.ts';
+import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
+import { captureLearn } from './commands/learn.ts';
 import { release } from './commands/release.ts';
 import { reload } from './commands/reload.ts';
 import { run } from './commands/run.ts';
@@ -62,6 +64,21 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
+  program
+    .command('capture')
+    .description('packets at the agent, and what captures tell')
+    .command('learn')
+    .description("another agent's GENEVE option, read off a capture of it")
+    .argument('<file>', 'capture file (pcap)')
+    .option('--port <port>', "the tunnel's UDP port", '6081')
+    .option('--json', 'as JSON', false)
+    .action((file, options) => done(captureLearn(file, options)));
+  program
+    .command('doctor')
+    .description('what of this host or the way to its firewalls is not as it should be')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--json', 'as JSON', false)
+    .action(async (options) => done(await doctor(options)));
   program
     .command('reload')
     .description('the running agent reads its configuration again')

@@ -5,6 +5,7 @@ import { Established, type Policy } from '../engine/classifier/lookup.ts';
 import { passNetworks } from '../engine/classifier/networks.ts';
 import type { Config } from '../engine/config.ts';
 import { OnFailure, Verdict } from '../engine/flows.ts';
+import { OnLoss, type PeerOptions } from '../engine/peers.ts';
 import { networkCapacity } from '../linux/bpf/policy.ts';
 
 const verdicts = { redirect: Verdict.Redirect, pass: Verdict.Pass, drop: Verdict.Drop } as const;
@@ -18,6 +19,36 @@ const established = {
   redirect: Established.Redirect,
   reset: Established.Reset,
 } as const;
+
+const onLoss = { rebalance: OnLoss.Move, stick: OnLoss.Stick, reset: OnLoss.Reset } as const;
+const onLossUnsynced = {
+  redirect: OnLoss.Move,
+  pass: OnLoss.Pass,
+  reset: OnLoss.Reset,
+} as const;
+
+/** The firewalls, and how the data path chooses among them. */
+export function peerOptionsOf(config: Config): PeerOptions {
+  const { firewalls, ha, policy, telemetry } = config;
+  const spread = ha.distribution === 'flow-hash';
+  const { kind } = ha.probe;
+  return {
+    firewalls: firewalls.map(({ address, returnFrom }) => ({ address, returnFrom })),
+    spread,
+    onLoss: spread
+      ? onLoss[ha.onLoss]
+      : ha.sessionSync
+        ? OnLoss.Move
+        : onLossUnsynced[policy.established],
+    follow: !spread && ha.sessionSync,
+    preempt: ha.preempt,
+    holdDownMs: ha.holdDownMs,
+    graceMs: telemetry.startupGraceMs,
+    probe: kind === 'off' || kind === 'tunnel' ? kind : 'elsewhere',
+    probeIntervalMs: ha.probe.intervalMs,
+    probeFailures: ha.probe.failures,
+  };
+}
 
 /** Policies are counted from here; 0 is what the kernel's page holds before the first. */
 export const firstGeneration = 1;
@@ -35,17 +66,21 @@ const maximumNetworks = networkCapacity / 2;
  * @throws when the rules do not fit in the compiled form's limits (engine/classifier/compile.ts)
  */
 export function buildPolicy(config: Config, builtIns: BuiltIns, generation: number): Policy {
-  const { policy, rules } = config;
+  const { firewalls, policy, rules } = config;
+  const allFirewalls = (1 << firewalls.length) - 1;
   return {
     generation,
     builtIns,
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, (rule) => rule.verdict),
     onFailure: Uint8Array.from(rules, (rule) => failures[rule.onFailure]),
+    firewalls: Uint16Array.from(rules, (rule) => rule.firewalls & allFirewalls),
+    allFirewalls,
     hits: new Float64Array(new SharedArrayBuffer(8 * (rules.length + 1))),
     default: verdicts[config.default],
     established: established[policy.established],
     onTelemetryLoss: failures[policy.onTelemetryLoss],
+    onFirewallDown: failures[policy.onFirewallDown],
     observe: policy.mode === 'observe',
     rolloutPercent: policy.rolloutPercent,
   };

@@ -11,15 +11,14 @@ import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
-import type { Gate, GateStatus } from '../engine/gate.ts';
+import type { GateStatus } from '../engine/gate.ts';
 import { SteeringMode } from '../engine/io.ts';
-import { monotonicMs } from '../engine/ticks.ts';
 import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
-import { formatAddress } from '../parsers/text.ts';
 import type { AccelerationPlan } from './acceleration.ts';
 import { formatException } from './config/text.ts';
+import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
 import type { Pulse } from './pulse.ts';
 import { version } from './version.ts';
@@ -28,7 +27,7 @@ export type StatusSources = {
   readonly config: Config;
   readonly policy: Policy;
   readonly links: Links;
-  readonly gate: Gate;
+  readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
   readonly plan: AccelerationPlan;
   readonly tunIndex: number;
@@ -45,9 +44,9 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 };
 
 export function describeStatus(sources: StatusSources): AgentStatus {
-  const { config, counters, gate, links, policy, pulse, startedMs, steering } = sources;
+  const { config, counters, firewalls, links, policy, pulse, startedMs, steering } = sources;
   const { gauges } = counters;
-  const gateStatus = gate.status(monotonicMs());
+  const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
   const state = stateOf(gateStatus, counters);
   const present = listInterfaces();
@@ -60,12 +59,8 @@ export function describeStatus(sources: StatusSources): AgentStatus {
     since: new Date(pulse.since(state)).toISOString(),
     mode,
     gate: gateStatus,
-    firewalls: config.firewalls.map(({ address, name, telemetry }, index) => ({
-      name,
-      address: formatAddress(address),
-      active: index === 0,
-      telemetry: telemetry.url,
-    })),
+    firewalls: firewalls.status(),
+    distribution: config.ha.distribution,
     tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
@@ -143,7 +138,8 @@ function failurePoliciesOf(
   gate: GateStatus,
   pulse: Pulse,
 ): FailurePolicyStatus[] {
-  const lost = !gate.open && gate.cause !== 'starting' && gate.cause !== 'stopping';
+  const isDown = !gate.open && gate.cause === 'firewall-down';
+  const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
   return [
@@ -154,6 +150,14 @@ function failurePoliciesOf(
       words: lost
         ? `${passes[policy.onTelemetryLoss]}, because ${gate.sentence}`
         : `then ${passes[policy.onTelemetryLoss]}`,
+    },
+    {
+      key: 'onFirewallDown',
+      value: policy.onFirewallDown,
+      inForce: isDown,
+      words: isDown
+        ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
+        : `then ${passes[policy.onFirewallDown]}`,
     },
     {
       key: 'onAgentFailure',

@@ -5,8 +5,6 @@ import { tickMs } from '../engine/ticks.ts';
 import { formatAddress } from '../parsers/text.ts';
 import { type FlowNames, protocolNames, verdictNames } from './flows.ts';
 
-export type FlowLogNames = FlowNames & { readonly firewall: string };
-
 const endNames: Readonly<Record<FlowEnd, string>> = {
   [FlowEnd.None]: '',
   [FlowEnd.Fin]: 'fin',
@@ -18,7 +16,7 @@ const endNames: Readonly<Record<FlowEnd, string>> = {
 };
 
 /** @param bootMs what CLOCK_MONOTONIC's 0 is in milliseconds since 1970 */
-export function describeFlow(record: FlowRecord, bootMs: number, names: FlowLogNames): object {
+export function describeFlow(record: FlowRecord, bootMs: number, names: FlowNames): object {
   const a = { address: formatAddress(record.addressA), port: record.ports >>> 16 };
   const b = { address: formatAddress(record.addressB), port: record.ports & 0xffff };
   const [local, remote] = record.localIsA === 1 ? [a, b] : [b, a];
@@ -37,7 +35,7 @@ export function describeFlow(record: FlowRecord, bootMs: number, names: FlowLogN
     interface: names.interfaces[record.link] ?? '',
     verdict: verdictNames[verdict],
     rule: names.rule(record.rule, record.generation),
-    ...(verdict === Verdict.Redirect ? { firewall: names.firewall } : {}),
+    ...(verdict === Verdict.Redirect ? { firewall: names.firewall(record.firewall) } : {}),
     ...(isEnd
       ? {
           ended: endNames[record.end as FlowEnd],

@@ -29,6 +29,8 @@ export type FlowRow = {
   readonly interface: string;
   readonly verdict: string;
   readonly rule: string;
+  /** The one that holds it; empty when none does. */
+  readonly firewall: string;
   readonly state: string;
   /** Who carries it now, when it is redirected; empty otherwise. */
   readonly by: '' | 'agent' | 'kernel';
@@ -43,6 +45,8 @@ export type FlowNames = {
   readonly interfaces: readonly string[];
   /** What rule `rule` of the policy of `generation` is called. */
   rule(rule: number, generation: number): string;
+  /** What the firewall at this place is called; empty for none. */
+  firewall(firewall: number): string;
 };
 
 const maximumFlowRows = 10_000;
@@ -179,6 +183,7 @@ function describe(columns: FlowColumns, flow: number, nowTick: number, names: Fl
   const b = { address: formatAddress(columns.addressB[flow]), port: columns.ports[flow] & 0xffff };
   const [local, remote] = columns.localIsA[flow] === 1 ? [a, b] : [b, a];
   const protocol = columns.protocol[flow];
+  const verdict = columns.verdict[flow] as Verdict;
   const amount = (at: number) => ({ packets: columns.packets[at], bytes: columns.bytes[at] });
   return {
     protocol: protocolNames.get(protocol) ?? String(protocol),
@@ -188,8 +193,9 @@ function describe(columns: FlowColumns, flow: number, nowTick: number, names: Fl
     remotePort: remote.port,
     opener: columns.opener[flow] === 0 ? 'egress' : 'ingress',
     interface: names.interfaces[columns.link[flow]] ?? '',
-    verdict: verdictNames[columns.verdict[flow] as Verdict],
+    verdict: verdictNames[verdict],
     rule: names.rule(columns.rule[flow], columns.generation[flow]),
+    firewall: verdict === Verdict.Redirect ? names.firewall(columns.firewall[flow]) : '',
     state: protocol === Protocol.Tcp ? stateNames[columns.state[flow] as FlowState] : '',
     by: carrierOf(columns, flow),
     ageMs: (nowTick - columns.firstSeen[flow]) * tickMs,

@@ -5,8 +5,28 @@
 import { createServer, type Server } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { ControlError, errnoNameOf } from './errors.ts';
+import { addFirewalls } from './firewall-metrics.ts';
 
 export type Amount = { readonly packets: number; readonly bytes: number };
+
+/** One firewall. */
+export type FirewallMeasurements = {
+  readonly name: string;
+  readonly usable: boolean;
+  readonly active: boolean;
+  readonly changes: number;
+  readonly innerMtu: number;
+  readonly telemetry: { readonly open: boolean; readonly leaseMs: number };
+  readonly probe: { readonly sent: number; readonly answered: number };
+  readonly traffic: {
+    readonly sent: Amount;
+    readonly returned: Amount;
+    readonly flowsTaken: number;
+  };
+  /** Probes by round trip, as `roundTripLimitsMs` (engine/firewall-columns.ts), added up. */
+  readonly roundTrips: readonly number[];
+  readonly roundTripSumMs: number;
+};
 
 /** One reading of everything. */
 export type Measurements = {
@@ -18,7 +38,7 @@ export type Measurements = {
   readonly rules: readonly { readonly name: string; readonly hits: number }[];
   readonly gateOpen: boolean;
   readonly leaseSeconds: number;
-  readonly firewall: string;
+  readonly firewalls: readonly FirewallMeasurements[];
   readonly flows: number;
   readonly flowCapacity: number;
   readonly innerMtu: number;
@@ -106,6 +126,7 @@ function createRegistry(measure: () => Measurements): Registry {
   gauge('flow_capacity', 'Flows at most.', () => now.flowCapacity);
   gauge('inner_mtu_bytes', 'Largest packet that the tunnel carries.', () => now.innerMtu);
   addCounters(registry, () => now);
+  addFirewalls(registry, () => now.firewalls);
   return registry;
 }
 

@@ -18,12 +18,42 @@ export type InterfaceStatus = {
   readonly drift: readonly string[];
 };
 
+/** Ages are in milliseconds; -1: never. */
 export type FirewallStatus = {
   readonly name: string;
   readonly address: string;
+  /** It may take flows. */
+  readonly usable: boolean;
   /** New flows go here. */
   readonly active: boolean;
-  readonly telemetry: string;
+  /** It was lost a short while ago, so others are preferred. */
+  readonly heldDown: boolean;
+  /** How long it has been usable, or not. */
+  readonly sinceMs: number;
+  /** How often that has changed. */
+  readonly changes: number;
+  /** Why it is not usable; empty when it is. */
+  readonly why: string;
+  readonly telemetry: Pick<GateStatus, 'open' | 'cause' | 'sentence' | 'leaseMs'>;
+  readonly probe: {
+    /** off, tunnel, tcp, http, https */
+    readonly kind: string;
+    /** off, waiting, answered, lost */
+    readonly state: string;
+    readonly roundTripMs: number;
+    readonly sent: number;
+    readonly answered: number;
+    readonly lastAnswerMs: number;
+  };
+  readonly traffic: {
+    readonly sent: Amount;
+    readonly returned: Amount;
+    readonly lastReturnMs: number;
+    /** Flows that came from a firewall that was lost. */
+    readonly flowsTaken: number;
+  };
+  /** Largest inner packet on the way to it, bytes. */
+  readonly innerMtu: number;
 };
 
 export type FailurePolicyStatus = {
@@ -76,6 +106,7 @@ export type AgentStatus = {
   readonly mode: string;
   readonly gate: GateStatus;
   readonly firewalls: readonly FirewallStatus[];
+  readonly distribution: string;
   readonly tunnel: { readonly encapsulation: string; readonly port: number };
   readonly innerMtu: number;
   readonly interfaces: readonly InterfaceStatus[];

@@ -5,6 +5,7 @@
  *
  * Every default and every limit stands here, once, with its reason.
  */
+import { standardOption } from '../tunnel/geneve.ts';
 import type { Rule } from './classifier/rules.ts';
 
 export type Prefix = { readonly address: number; readonly length: number };
@@ -48,6 +49,32 @@ export type FirewallConfig = {
   readonly telemetry: TelemetryTarget;
 };
 
+/** How the health of a firewall is asked for, besides telemetry. */
+export type ProbeConfig = {
+  /** `tunnel`: a packet that the firewall must return; the others ask its own address. */
+  readonly kind: 'off' | 'tunnel' | 'tcp' | 'http' | 'https';
+  readonly intervalMs: number;
+  /** Intervals without an answer after which a firewall is lost. */
+  readonly failures: number;
+  /** Of tcp, http and https; 0 otherwise. */
+  readonly port: number;
+  /** Of http and https, from the slash; empty otherwise. */
+  readonly path: string;
+};
+
+export type HaConfig = {
+  readonly distribution: 'active-passive' | 'flow-hash';
+  /** Go back to an earlier firewall of the list when it is well again. */
+  readonly preempt: boolean;
+  /** How long a firewall that was lost must be healthy before it is preferred to others. */
+  readonly holdDownMs: number;
+  /** active-passive: firewalls know each other's sessions, so every flow may move. */
+  readonly sessionSync: boolean;
+  /** flow-hash: what becomes of the flows of a firewall that was lost. */
+  readonly onLoss: 'rebalance' | 'stick' | 'reset';
+  readonly probe: ProbeConfig;
+};
+
 export type TunnelConfig = {
   readonly encapsulation: 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
   /** Virtual network identifier, 24 bit: geneve's. The gateway profiles have none: theirs is 0. */
@@ -59,6 +86,12 @@ export type TunnelConfig = {
     readonly inner: 'ipv4' | 'ethernet';
     readonly optionClass: number;
     readonly optionType: number;
+    /** The option's data as hexadecimal digits, a multiple of 4 bytes. */
+    readonly optionData: string;
+    /** Which bit of the data is 1 for ingress; 0 is the first on the wire. */
+    readonly directionBit: number;
+    /** The byte of the data where the flow's cookie begins; -1: nowhere. */
+    readonly cookieAt: number;
   };
   /** 64 bits each, as 16 hexadecimal digits. */
   readonly gwlb: { readonly endpointId: string; readonly attachmentId: string };
@@ -92,6 +125,8 @@ export type PolicyConfig = {
   /** Share of new flows that are redirected where the rules say so, 0 to 100, chosen by hash. */
   readonly rolloutPercent: number;
   readonly onTelemetryLoss: 'pass' | 'drop';
+  /** Firewalls take telemetry, and none of them is healthy. */
+  readonly onFirewallDown: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
   /** Connections that began where the firewall did not see it. */
   readonly established: 'pass' | 'redirect' | 'reset';
@@ -102,8 +137,9 @@ export type Action = 'redirect' | 'pass' | 'drop';
 
 export type Config = {
   readonly workload: WorkloadConfig;
-  /** In order of preference; exactly one in this version. */
+  /** In order of preference; at least one. Names and addresses are distinct. */
   readonly firewalls: readonly FirewallConfig[];
+  readonly ha: HaConfig;
   readonly tunnel: TunnelConfig;
   readonly telemetry: TelemetryConfig;
   readonly policy: PolicyConfig;
@@ -144,7 +180,7 @@ export const defaults = {
     /** IANA's ports of RFC 8926 and RFC 7348. */
     port: { geneve: 6081, gwlb: 6081, gcp: 6081, vxlan: 4789 },
     /** 0xFFF0 to 0xFFFF are experimental (RFC 8926 section 7); 0x20 is what the reference shows. */
-    geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20 },
+    geneve: { inner: 'ipv4', optionClass: 0xfff1, optionType: 0x20, ...standardOption },
     /** Nobody's: they only come back as they went. */
     gwlb: { endpointId: '0'.repeat(16), attachmentId: '0'.repeat(16) },
     gcp: { endpointId: '0'.repeat(8), profileId: '0'.repeat(16) },
@@ -156,11 +192,28 @@ export const defaults = {
   },
   /** The gate closes at most 5 s + 3 x 2 s after the last success began. */
   telemetry: { intervalMs: 5_000, timeoutMs: 2_000, retries: 3, startupGraceMs: 15_000 },
+  ha: {
+    distribution: 'active-passive',
+    /** A firewall that comes and goes must not take the traffic with it each time. */
+    preempt: false,
+    holdDownMs: 10_000,
+    sessionSync: true,
+    onLoss: 'rebalance',
+    probe: {
+      /** A gateway's appliance is known to answer at its own address, not to return our packet. */
+      kind: { geneve: 'tunnel', vxlan: 'tunnel', gwlb: 'off', gcp: 'off' },
+      /** The reference's. */
+      intervalMs: 1_000,
+      failures: 3,
+      path: '/',
+    },
+  },
   policy: {
     mode: 'enforce',
     rolloutPercent: 100,
     /** All `pass`: an agent that fails must not be what takes a host off the network. */
     onTelemetryLoss: 'pass',
+    onFirewallDown: 'pass',
     onAgentFailure: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
@@ -180,6 +233,12 @@ export type Range = { readonly min: number; readonly max: number };
 export const limits = {
   /** More interfaces than hosts have; each costs two queues and three programs. */
   interfaces: { min: 0, max: 16 },
+  /** A set of them has 16 bits (tunnel/firewalls.ts). */
+  firewalls: { min: 1, max: 16 },
+  /** Below 100 ms a busy host's own delays would look like a loss. */
+  probeIntervalMs: { min: 100, max: 60_000 },
+  probeFailures: { min: 1, max: 10 },
+  holdDownMs: { min: 0, max: 3_600_000 },
   /** Each is compared with every packet of a new flow. */
   management: { min: 0, max: 256 },
   /** 24 bit on the wire; 0 is what gateway appliances use. */
@@ -190,7 +249,11 @@ export const limits = {
   optionClass: { min: 0, max: 0xffff },
   /** The top bit makes an option critical (RFC 8926 section 3.5): allowed, it is the operator's. */
   optionType: { min: 0, max: 0xff },
+  /** 31 words of 32 bits. */
+  directionBit: { min: 0, max: 991 },
+  cookieAt: { min: 0, max: 120 },
   /** An option's length is 5 bits of words, and none leaves nothing to recognise. */
+  optionWords: { min: 1, max: 31 },
   endpointWords: { min: 1, max: 31 },
   /** Below 200 ms the endpoint is flooded; above 5 min the gate is no gate. */
   intervalMs: { min: 200, max: 300_000 },

@@ -16,6 +16,8 @@ export const Gauge = {
   SteeringMode: 3,
   PolicyGeneration: 4,
   FlowsEvicted: 5,
+  /** Availability of engine/peers.ts. */
+  Availability: 6,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 const gaugeCount = Object.keys(Gauge).length;

@@ -41,7 +41,7 @@ const maximumQueued = 1024;
 const dscpMask = 0xfc;
 
 export class Encapsulator {
-  /** The kernel said that the path to the firewall became narrower; the loop asks and clears it. */
+  /** The kernel said that the path to a firewall became narrower; the loop asks and clears it. */
   narrowed = false;
 
   private readonly path: Path;
@@ -50,7 +50,11 @@ export class Encapsulator {
   private readonly scratchStep: number;
   private readonly queuedPackets = new Int32Array(maximumQueued);
   private readonly queuedBytes = new Float64Array(maximumQueued);
+  private readonly queuedFor = new Uint8Array(maximumQueued);
   private queued = 0;
+  /** Where the packet at hand goes, and how large it may be for it. */
+  private firewall = 0;
+  private innerMtu = 0;
 
   constructor(path: Path) {
     this.path = path;
@@ -59,14 +63,28 @@ export class Encapsulator {
     this.cursor.scratchAt = path.arena.scratchAt;
   }
 
-  /** @param flags TCP flags of the packet, 0 when it has none */
-  send(packet: Packet, flow: number, flags: number, direction: Direction, link: number): void {
-    const { arena, innerMtu } = this.path;
+  /**
+   * @param flags TCP flags of the packet, 0 when it has none
+   * @param firewall where it goes, as its place in the configuration
+   */
+  send(
+    packet: Packet,
+    flow: number,
+    flags: number,
+    direction: Direction,
+    link: number,
+    firewall: number,
+  ): void {
+    const { arena, peers } = this.path;
     const { bytes, view } = arena;
+    this.firewall = firewall;
+    this.innerMtu = peers.innerMtu[firewall];
+    const { innerMtu } = this;
     const { at, checksumStart, key } = packet;
     const isTcp = key.protocol === Protocol.Tcp && key.kind === KeyKind.Plain;
     if (isTcp && (flags & TcpFlag.Syn) !== 0) {
-      clampMss(view, key.transportAt, innerMtu - mssOverhead, checksumStart !== 0);
+      // Its flow may move to another firewall.
+      clampMss(view, key.transportAt, peers.smallestMtu - mssOverhead, checksumStart !== 0);
     }
     this.aim(packet, flow, direction);
     if (packet.gso !== Gso.None) return this.sendSuper(packet, flow, direction, link);
@@ -93,7 +111,8 @@ export class Encapsulator {
   }
 
   private sendSuper(packet: Packet, flow: number, direction: Direction, link: number): void {
-    const { arena, innerMtu } = this.path;
+    const { innerMtu } = this;
+    const { arena } = this.path;
     const { gso, gsoSize, key } = packet;
     // Neither a fragment nor an ICMP error, whose key is of the protocol that it quotes.
     if (key.kind !== KeyKind.Plain) return this.drop(packet, Reason.GsoUnsupported);
@@ -113,7 +132,7 @@ export class Encapsulator {
 
   /** Payload bytes of the largest TCP segment that the tunnel carries, by this packet's headers. */
   private segmentPayload(packet: Packet): number {
-    return this.path.innerMtu - headersLength(this.path.arena.view, packet, Gso.Tcp4);
+    return this.innerMtu - headersLength(this.path.arena.view, packet, Gso.Tcp4);
   }
 
   private wrap(packet: Packet, flow: number): void {
@@ -154,13 +173,13 @@ export class Encapsulator {
     const { cursor, path, pieces } = this;
     const { view } = path.arena;
     const headerLength = ipv4HeaderLength(view, packet.at);
-    if (path.innerMtu < headerLength + 8) return this.drop(packet, Reason.TooBigSilent);
+    if (this.innerMtu < headerLength + 8) return this.drop(packet, Reason.TooBigSilent);
     const total = packet.length - headerLength;
     // The firewall will return fragments of what we read as a whole.
     rememberFragments(path, packet, flow);
     for (;;) {
       this.reserveScratch();
-      if (!fragmentPacket(view, cursor, path.innerMtu, pieces)) return;
+      if (!fragmentPacket(view, cursor, this.innerMtu, pieces)) return;
       // One packet, one count: its last fragment carries it.
       const last = cursor.nextPayload >= total;
       this.queue(packet, flow, last ? 1 : 0, last ? packet.length : 0);
@@ -176,7 +195,7 @@ export class Encapsulator {
     const to = ipv4Source(view, at);
     const from = ipv4Destination(view, at);
     const { answerAt } = path.arena;
-    const mtu = path.innerMtu;
+    const mtu = this.innerMtu;
     pieces.count = 0;
     addPiece(
       pieces,
@@ -197,13 +216,12 @@ export class Encapsulator {
     const entropy = path.flows.entropy(flow);
     const tos = ipv4Tos(path.arena.view, packet.at) & dscpMask;
     const { socket } = path.io;
-    if (
-      this.queued === maximumQueued ||
-      !socket.queue(pieces, datagramSize, path.peer, entropy, tos)
-    ) {
+    const peer = path.peers.address[this.firewall];
+    if (this.queued === maximumQueued || !socket.queue(pieces, datagramSize, peer, entropy, tos)) {
       this.sendQueued();
-      socket.queue(pieces, datagramSize, path.peer, entropy, tos);
+      socket.queue(pieces, datagramSize, peer, entropy, tos);
     }
+    this.queuedFor[this.queued] = this.firewall;
     this.queuedPackets[this.queued] = packets;
     this.queuedBytes[this.queued] = bytes;
     this.queued++;
@@ -221,13 +239,17 @@ export class Encapsulator {
 
   private sendQueued(): void {
     if (this.queued === 0) return;
-    const { counters, io } = this.path;
+    const { counters, io, peers } = this.path;
+    const { sentBytes, sentPackets } = peers.columns;
     io.socket.flush();
     const { results } = io.socket;
     for (let i = 0; i < this.queued; i++) {
       const reason = results[i] === Reason.Ok ? Reason.Redirected : results[i];
       count(counters, reason, this.queuedPackets[i], this.queuedBytes[i]);
       if (results[i] === Reason.SocketTooBig) this.narrowed = true;
+      if (results[i] !== Reason.Ok) continue;
+      sentPackets[this.queuedFor[i]] += this.queuedPackets[i];
+      sentBytes[this.queuedFor[i]] += this.queuedBytes[i];
     }
     this.queued = 0;
   }

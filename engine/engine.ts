@@ -2,18 +2,20 @@
  * Puts the data path together: tables, both directions and the loop over whatever `Io` it is
  * given. Everything that a run needs is allocated here, once.
  */
-import { type Encapsulation, innerMtu } from '../tunnel/encapsulation.ts';
+import { Reason } from '../parsers/reason.ts';
+import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
 import { flowLogByteLength } from './flow-log.ts';
-import { Flows } from './flows.ts';
+import { Flows, OnFailure } from './flows.ts';
 import { Fragments } from './fragments.ts';
 import type { Gate } from './gate.ts';
 import type { Io } from './io.ts';
 import { Loop } from './loop.ts';
 import { GateView } from './path.ts';
+import { type PeerOptions, Peers } from './peers.ts';
 
 /** Plain data: it crosses from the main thread to the data path as a message. */
 export type EngineOptions = {
@@ -21,8 +23,7 @@ export type EngineOptions = {
   readonly flows: number;
   /** Limit of the outer packet in bytes, whatever the path allows. */
   readonly mtuLimit: number;
-  /** The firewall's address, int32. */
-  readonly peer: number;
+  readonly peers: PeerOptions;
   readonly policy: Policy;
   /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
   readonly joinUdp: boolean;
@@ -38,6 +39,8 @@ export const datagramBatch = 32;
 /**
  * @param arena the one that the devices and the socket of `io` were opened with
  * @param shared memory of `countersByteLength` bytes for the published counters
+ * @param gates the lease of each firewall of `options.peers`
+ * @param firewallMemory memory of `firewallColumnsByteLength` bytes for what is known of each
  * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
  * @param flowLog memory of `flowLogByteLength` bytes for what becomes of them; none by default
  */
@@ -46,8 +49,9 @@ export function createEngine(
   arena: Arena,
   encapsulation: Encapsulation,
   options: EngineOptions,
-  gate: Gate,
+  gates: readonly Gate[],
   shared: SharedArrayBuffer,
+  firewallMemory: SharedArrayBuffer,
   flowMemory: SharedArrayBuffer,
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
 ): Loop {
@@ -55,24 +59,24 @@ export function createEngine(
   // A worker that takes over from a dead one goes on counting where it was.
   const counters = snapshot(published);
   const flows = new Flows(options.flows, flowMemory, flowLog);
-  const carried = new CarriedFlows(io.carrier, flows, counters);
-  flows.carried = carried;
+  const peers = new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io);
   const path = {
     io,
     arena,
     counters,
     flows,
-    carried,
+    carried: new CarriedFlows(io.carrier, flows, counters, peers.columns),
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
     encapsulation,
     devices: io.devices,
     joinUdp: options.joinUdp,
-    peer: options.peer,
+    peers,
     nowTick: 0,
     gate: GateView.Pass,
-    // Until the kernel knows the path: Ethernet's.
-    innerMtu: innerMtu(1500, encapsulation),
+    onLoss: OnFailure.Pass,
+    passedReason: Reason.PassedGateClosed,
+    droppedReason: Reason.DroppedGateClosed,
   };
-  return new Loop(path, gate, published, options.mtuLimit);
+  return new Loop(path, published, options.mtuLimit);
 }

@@ -20,6 +20,8 @@ export type FlowColumns = {
   readonly onFailure: Uint8Array;
   /** 1: the programs in the kernel have carried packets of it by themselves. */
   readonly carried: Uint8Array;
+  /** Which firewall holds it, as its place in the configuration; 255: none. */
+  readonly firewall: Uint8Array;
   readonly addressA: Int32Array;
   readonly addressB: Int32Array;
   /** Port of A in the upper half, of B in the lower. */
@@ -36,7 +38,7 @@ export type FlowColumns = {
   readonly bytes: Float64Array;
 };
 
-const byteColumns = 9;
+const byteColumns = 10;
 const wordColumns = 8;
 const bytesPerFlow = byteColumns + 4 * wordColumns + 2 * 2 * 8;
 
@@ -88,5 +90,6 @@ export function openFlowColumns(memory: SharedArrayBuffer, capacity: number): Fl
     link: bytes(),
     onFailure: bytes(),
     carried: bytes(),
+    firewall: bytes(),
   };
 }

@@ -32,3 +32,18 @@ export function hashTuple(
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   return h ^ (h >>> 16);
 }
+
+/**
+ * A hash of the tuple alone, the same in both directions: another agent, or this one when it is
+ * started again, gets the same. Not for tables: whoever chooses ports can aim it.
+ */
+export function symmetricHash(
+  source: number,
+  target: number,
+  sourcePort: number,
+  targetPort: number,
+  protocol: number,
+): number {
+  const ports = ((sourcePort ^ targetPort) << 16) | ((sourcePort + targetPort) & 0xffff);
+  return hashTuple(source ^ target, (source + target) | 0, ports, protocol, 0);
+}

@@ -49,8 +49,9 @@ const Word = {
   generation: 11,
   firstSeen: 12,
   lastSeen: 13,
+  firewall: 14,
 } as const;
-const wordsPerRecord = 14;
+const wordsPerRecord = 15;
 const doublesPerRecord = 4;
 
 const headerBytes = 16;
@@ -141,6 +142,7 @@ export class FlowLogWriter extends Ring {
     words[at + Word.generation] = columns.generation[flow];
     words[at + Word.firstSeen] = columns.firstSeen[flow];
     words[at + Word.lastSeen] = columns.lastSeen[flow];
+    words[at + Word.firewall] = columns.firewall[flow];
     this.written = (this.written + 1) | 0;
     Atomics.store(header, writtenWord, this.written);
   }

@@ -15,6 +15,7 @@
  */
 import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
+import { type Carried, nothingCarried } from './carried.ts';
 import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
 import { hashTuple, RandomWords } from './flow-hash.ts';
 import { FlowIndex } from './flow-index.ts';
@@ -59,13 +60,6 @@ const Closing = { FinA: 1, FinB: 2, Fins: 3, Rst: 4 } as const;
 /** How many records are looked at when the table is full of established flows. */
 const evictionSample = 64;
 
-/** Who knows what was carried of a flow without us; collects it whenever a record is looked at. */
-export type Carried = {
-  collect(flow: number, nowTick: number): void;
-  end(flow: number): void;
-};
-const nothingCarried: Carried = { collect() {}, end() {} };
-
 export class Flows {
   readonly capacity: number;
   count = 0;
@@ -84,10 +78,13 @@ export class Flows {
   readonly localIsA: Uint8Array;
   readonly link: Uint8Array;
   readonly onFailure: Uint8Array;
+  /** Which firewall holds it; noFirewall (engine/peers.ts): none. */
+  readonly firewall: Uint8Array;
+  /** The set of those that may. */
+  readonly firewalls: Uint16Array;
   readonly cookie: Int32Array;
   readonly lastSeen: Int32Array;
 
-  private readonly used: Uint8Array;
   private readonly addressA: Int32Array;
   private readonly addressB: Int32Array;
   private readonly ports: Int32Array;
@@ -129,13 +126,14 @@ export class Flows {
     // A table that a dead worker left behind.
     columns.used.fill(0);
     this.columns = columns;
-    this.used = columns.used;
     this.verdict = columns.verdict;
     this.state = columns.state;
     this.protocol = columns.protocol;
     this.localIsA = columns.localIsA;
     this.link = columns.link;
     this.onFailure = columns.onFailure;
+    this.firewall = columns.firewall;
+    this.firewalls = new Uint16Array(capacity);
     this.cookie = columns.cookie;
     this.lastSeen = columns.lastSeen;
     this.addressA = columns.addressA;
@@ -192,7 +190,7 @@ export class Flows {
     const flow = this.free[--this.freeCount];
     if (flow >= this.highWater) this.highWater = flow + 1;
     this.count++;
-    this.used[flow] = 1;
+    this.columns.used[flow] = 1;
     this.addressA[flow] = this.keyA;
     this.addressB[flow] = this.keyB;
     this.ports[flow] = this.keyPorts;
@@ -220,9 +218,7 @@ export class Flows {
     const { columns } = this;
     columns.opener[flow] = direction;
     columns.firstSeen[flow] = nowTick;
-    columns.carried[flow] = 0;
-    columns.packets[2 * flow] = 0;
-    columns.packets[2 * flow + 1] = 0;
+    columns.packets.fill(0, 2 * flow, 2 * flow + 2);
     columns.bytes[2 * flow] = 0;
     columns.bytes[2 * flow + 1] = 0;
     this.verdict[flow] = verdict;
@@ -234,11 +230,24 @@ export class Flows {
     this.lastSeen[flow] = nowTick;
   }
 
-  /** Note which rule of which policy decided the flow that has just begun. */
-  describe(flow: number, rule: number, generation: number, onFailure: OnFailure): void {
+  /**
+   * Note which rule of which policy decided the flow that has just begun.
+   * @param firewalls the set of those that may hold it
+   * @param firewall the one that does
+   */
+  describe(
+    flow: number,
+    rule: number,
+    generation: number,
+    onFailure: OnFailure,
+    firewalls: number,
+    firewall: number,
+  ): void {
     this.columns.rule[flow] = rule;
     this.columns.generation[flow] = generation;
     this.onFailure[flow] = onFailure;
+    this.firewalls[flow] = firewalls;
+    this.firewall[flow] = firewall;
     this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 
@@ -254,7 +263,7 @@ export class Flows {
    * no ports): false when the record has ended or now belongs to others.
    */
   select(flow: number, source: number, target: number): boolean {
-    if (this.used[flow] === 0) return false;
+    if (this.columns.used[flow] === 0) return false;
     this.sourceIsA = this.addressA[flow] === source && this.addressB[flow] === target ? 1 : 0;
     return (
       this.sourceIsA === 1 || (this.addressA[flow] === target && this.addressB[flow] === source)
@@ -268,8 +277,8 @@ export class Flows {
 
   /** Both ends have spoken and neither has begun to close. */
   isEstablished(flow: number): boolean {
-    if (this.progress[flow] !== Progress.Established) return false;
-    return this.protocol[flow] !== Protocol.Tcp || this.state[flow] === FlowState.Open;
+    const isOpen = this.protocol[flow] !== Protocol.Tcp || this.state[flow] === FlowState.Open;
+    return isOpen && this.progress[flow] === Progress.Established;
   }
 
   /** Chooses the tunnel's source port: one flow keeps one port, both directions the same. */
@@ -322,7 +331,7 @@ export class Flows {
     for (let step = 0; step < steps; step++) {
       if (this.sweepAt >= this.highWater) this.sweepAt = 0;
       const flow = this.sweepAt++;
-      if (this.used[flow] === 0) continue;
+      if (this.columns.used[flow] === 0) continue;
       this.carried.collect(flow, nowTick);
       const limit = idleLimit(this.protocol[flow], this.state[flow] as FlowState);
       if (nowTick - this.lastSeen[flow] > limit) this.remove(flow, FlowEnd.Idle);
@@ -332,7 +341,7 @@ export class Flows {
   /** Write down that the agent no longer sees what is left, as far as the log has room. */
   writeStop(): void {
     for (let flow = 0; flow < this.highWater; flow++) {
-      if (this.used[flow] === 0) continue;
+      if (this.columns.used[flow] === 0) continue;
       this.carried.end(flow);
       this.writeEnd(flow, FlowEnd.Stop);
     }
@@ -344,7 +353,7 @@ export class Flows {
     this.writeEnd(flow, end);
     this.queues.leave(flow);
     this.index.remove(flow, this.hash[flow]);
-    this.used[flow] = 0;
+    this.columns.used[flow] = 0;
     this.free[this.freeCount++] = flow;
     this.count--;
   }
@@ -368,7 +377,7 @@ export class Flows {
     let victimScore: number = ticksPerSecond;
     for (let step = 0; step < evictionSample; step++) {
       const flow = (this.random.next() >>> 0) % this.capacity;
-      if (this.used[flow] === 0) continue;
+      if (this.columns.used[flow] === 0) continue;
       this.carried.collect(flow, nowTick);
       const idle = nowTick - this.lastSeen[flow];
       const preferred = idle > ticksPerSecond && this.state[flow] === FlowState.HalfClosed;

@@ -1,5 +1,6 @@
 /**
- * The gate: a few words of shared memory that say until when traffic may be redirected. The
+ * The gate: a few words of shared memory that say until when traffic may be redirected, for each
+ * firewall its own. The
  * telemetry worker renews a lease, the data path reads it once per breath, and nobody has to act
  * for it to close: a worker that hangs or dies stops renewing, and the lease runs out.
  *
@@ -76,6 +77,7 @@ const detailWord = 2;
 const generationWord = 3;
 const renewalsWord = 4;
 const wordCount = 5;
+const gateByteLength = wordCount * Int32Array.BYTES_PER_ELEMENT;
 
 export type GateStatus = {
   readonly open: boolean;
@@ -93,13 +95,14 @@ function tickOf(nowMs: number): number {
 }
 
 export class Gate {
-  /** Hand this to a worker and open it there with `openGate`. */
+  /** Hand this to a worker and open it there with `openGates`. */
   readonly shared: SharedArrayBuffer;
   private readonly words: Int32Array;
 
-  constructor(shared: SharedArrayBuffer) {
+  /** @param row which of the firewalls' */
+  constructor(shared: SharedArrayBuffer, row = 0) {
     this.shared = shared;
-    this.words = new Int32Array(shared);
+    this.words = new Int32Array(shared, row * gateByteLength, wordCount);
   }
 
   /** Two loads, no allocation: for the data path. `nowMs` is CLOCK_MONOTONIC. */
@@ -160,14 +163,16 @@ export class Gate {
   }
 }
 
-/** A new gate: closed, Starting. */
-export function createGate(): Gate {
-  const shared = new SharedArrayBuffer(wordCount * Int32Array.BYTES_PER_ELEMENT);
-  new Int32Array(shared)[causeWord] = GateCause.Starting;
-  return new Gate(shared);
+/** New gates, one for each firewall, in one memory: closed, Starting. */
+export function createGates(count: number): Gate[] {
+  const shared = new SharedArrayBuffer(count * gateByteLength);
+  const words = new Int32Array(shared);
+  for (let row = 0; row < count; row++) words[row * wordCount + causeWord] = GateCause.Starting;
+  return openGates(shared);
 }
 
-/** The same gate in another thread. */
-export function openGate(shared: SharedArrayBuffer): Gate {
-  return new Gate(shared);
+/** The same gates in another thread. */
+export function openGates(shared: SharedArrayBuffer): Gate[] {
+  const count = shared.byteLength / gateByteLength;
+  return Array.from({ length: count }, (_, row) => new Gate(shared, row));
 }

@@ -180,8 +180,8 @@ export interface Carrier {
   readonly capacity: number;
   /**
    * Know the flow and count its packets; carry none until `setSent` and `setDelivered` agree with
-   * what was counted. Addresses are int32, `entropy` chooses the source port as in TunnelSocket.
-   * False when it cannot be carried.
+   * what was counted. Addresses are int32, `entropy` chooses the source port as in TunnelSocket,
+   * `firewall` is its place in the configuration.
    */
   begin(
     flow: number,
@@ -192,9 +192,9 @@ export interface Carrier {
     protocol: number,
     cookie: number,
     entropy: number,
-    peer: number,
+    firewall: number,
     interfaceIndex: number,
-  ): boolean;
+  ): void;
   /** Know it again: the kernel forgets the least recently used, and every flow at a SYN. */
   remind(flow: number): void;
   /** Carry it no more, at once. */
@@ -212,8 +212,8 @@ export interface Carrier {
    * and back.
    */
   read(flow: number, totals: Float64Array): void;
-  /** The largest inner packet on the way to a firewall, bytes. */
-  setInnerMtu(peer: number, innerMtu: number): void;
+  /** The largest inner packet on the way to a firewall, bytes; 0: nothing is carried there. */
+  setInnerMtu(firewall: number, innerMtu: number): void;
 }
 
 export interface Clock {

@@ -3,12 +3,11 @@
  * nothing to do. One thread runs it and does nothing else; what it shares with others is memory
  * (gate, counters, a stop word), read or written once a breath.
  */
-import { innerMtu } from '../tunnel/encapsulation.ts';
+import { Reason } from '../parsers/reason.ts';
 import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure } from './flows.ts';
-import type { Gate } from './gate.ts';
 import {
   createDatagramBatch,
   createPacketBatch,
@@ -18,6 +17,7 @@ import {
   SteeringMode,
 } from './io.ts';
 import { GateView, type Path } from './path.ts';
+import { Availability } from './peers.ts';
 import { Redirect } from './redirect.ts';
 import { Reinject } from './reinject.ts';
 import { tickMs } from './ticks.ts';
@@ -41,12 +41,6 @@ const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
 /**
- * What every IPv4 link carries (RFC 791 section 3.2). A path that leaves less is not one for IPv4:
- * what is sent all the same is refused and counted.
- */
-const minimumMtu = 68;
-
-/**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
  * heart, so the data path must end.
  */
@@ -61,7 +55,6 @@ class DeviceFailure extends Error {
 
 export class Loop {
   private readonly path: Path;
-  private readonly gate: Gate;
   private readonly shared: PublishedCounters;
   private readonly mtuLimit: number;
   private readonly packets: PacketBatch;
@@ -70,17 +63,17 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
-  private rulesHold: boolean;
+  private rulesHold = false;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
+  private availability: Availability = Availability.Before;
   private stopping = false;
   private lastTick = -1;
   private lastMtuTick = 0;
 
   /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
-  constructor(path: Path, gate: Gate, shared: PublishedCounters, mtuLimit: number) {
+  constructor(path: Path, shared: PublishedCounters, mtuLimit: number) {
     this.path = path;
-    this.gate = gate;
     this.shared = shared;
     this.mtuLimit = mtuLimit;
     const slots = path.arena.deviceSlots;
@@ -90,8 +83,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
-    this.rulesHold = decidesWhileClosed(path.policy);
-    path.io.steering.adopt(path.policy.generation);
+    this.adopt(path.policy);
     this.updateMtu();
   }
 
@@ -106,13 +98,19 @@ export class Loop {
     this.lookAtGate(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
-      work += this.take(path.devices[queue], this.packets, queue);
+      const device = path.devices[queue];
+      path.carried.beforeQueue(device.direction);
+      const read = this.take(device, this.packets, queue);
+      const isEmpty = read < this.packets.capacity;
+      if (isEmpty) path.carried.afterEmptyQueue(device.direction, queue >> 1);
+      work += read;
     }
     for (let queue = 0; queue < io.openers.length; queue++) {
       work += this.take(io.openers[queue], this.openers, queue);
     }
     if (this.encapsulator.narrowed) this.updateMtu();
     work += this.receive();
+    if (path.peers.conclude(nowMs)) this.lookAtGate(nowMs);
     if (path.nowTick !== this.lastTick) this.tick();
     return work;
   }
@@ -140,16 +138,11 @@ export class Loop {
 
   /** Redirect what `device` has for the direction and interface of `queue`; how much it was. */
   private take(device: PacketDevice, batch: PacketBatch, queue: number): number {
-    const { carried, devices } = this.path;
-    const { direction } = devices[queue];
-    carried.beforeQueue(direction);
     const read = device.read(batch);
-    if (read > 0) {
-      this.redirect.process(batch, devices[queue], queue >> 1);
-      this.encapsulator.flush();
-      carried.settle();
-    }
-    if (read < batch.capacity) carried.afterEmptyQueue(direction, queue >> 1);
+    if (read === 0) return 0;
+    this.redirect.process(batch, this.path.devices[queue], queue >> 1);
+    this.encapsulator.flush();
+    this.path.carried.settle();
     return read;
   }
 
@@ -159,10 +152,11 @@ export class Loop {
    * for a policy to put in the place of the present one.
    */
   run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
-    const { clock, readiness } = this.path.io;
+    const { io, peers } = this.path;
+    const { clock, readiness } = io;
     let tick = -1;
     while (Atomics.load(stop, 0) === 0) {
-      if (this.breathe() === 0) readiness.wait(sleepMs);
+      if (this.breathe() === 0) readiness.wait(Math.min(sleepMs, peers.idleMs(clock.now())));
       if (tick === this.lastTick) continue;
       tick = this.lastTick;
       const policy = nextPolicy();
@@ -181,8 +175,14 @@ export class Loop {
   /** Replace the policy for new flows; flows that are known keep their verdict. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
+    this.adopt(policy);
+  }
+
+  private adopt(policy: Policy): void {
+    const { io, peers } = this.path;
     this.rulesHold = decidesWhileClosed(policy);
-    this.path.io.steering.adopt(policy.generation);
+    for (const set of policy.firewalls) peers.choice.watch(set);
+    io.steering.adopt(policy.generation);
   }
 
   /**
@@ -191,17 +191,25 @@ export class Loop {
    */
   private lookAtGate(nowMs: number): void {
     const { path } = this;
-    const before = this.stopping || this.gate.isBeforeOrAfter();
-    const drops = path.policy.onTelemetryLoss === OnFailure.Drop;
+    const { policy } = path;
+    const availability = path.peers.look(nowMs);
+    this.availability = availability;
+    const isDown = availability === Availability.FirewallDown;
+    const before = this.stopping || availability === Availability.Before;
+    path.onLoss = isDown ? policy.onFirewallDown : policy.onTelemetryLoss;
+    path.passedReason = isDown ? Reason.PassedFirewallDown : Reason.PassedGateClosed;
+    path.droppedReason = isDown ? Reason.DroppedFirewallDown : Reason.DroppedGateClosed;
+    const drops = path.onLoss === OnFailure.Drop;
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
-    if (this.stopping || !this.gate.isOpen(nowMs)) {
+    if (this.stopping || availability !== Availability.Usable) {
       view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
+    path.peers.tellCarrier(path.io.carrier);
     if (mode === this.mode) return;
     this.mode = mode;
     path.io.steering.setMode(mode);
@@ -224,18 +232,15 @@ export class Loop {
     const { path } = this;
     this.encapsulator.narrowed = false;
     this.lastMtuTick = path.nowTick;
-    const pathMtu = path.io.socket.pathMtu(path.peer);
-    if (pathMtu <= 0) return;
-    const inner = innerMtu(Math.min(pathMtu, this.mtuLimit), path.encapsulation);
-    path.innerMtu = Math.max(inner, minimumMtu);
-    path.io.carrier.setInnerMtu(path.peer, path.innerMtu);
+    path.peers.updateMtu(path.io.socket, this.mtuLimit);
   }
 
   private publish(): void {
-    const { counters, flows, innerMtu, policy } = this.path;
+    const { counters, flows, peers, policy } = this.path;
     counters.gauges[Gauge.Flows] = flows.count;
     counters.gauges[Gauge.FlowsEvicted] = flows.evicted;
-    counters.gauges[Gauge.InnerMtu] = innerMtu;
+    counters.gauges[Gauge.InnerMtu] = peers.smallestMtu;
+    counters.gauges[Gauge.Availability] = this.availability;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
     counters.gauges[Gauge.Breaths]++;

@@ -3,15 +3,17 @@
  * decided once per breath (time, mode, MTU) so that the packets of a batch need not ask again.
  */
 import { ipv4Id, ipv4Protocol } from '../parsers/ipv4.ts';
+import type { Reason } from '../parsers/reason.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
 import type { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import type { Counters } from './counters.ts';
-import type { Flows } from './flows.ts';
+import type { Flows, OnFailure } from './flows.ts';
 import type { Fragments } from './fragments.ts';
 import type { Direction, Io, PacketDevice } from './io.ts';
 import type { Packet } from './packet.ts';
+import type { Peers } from './peers.ts';
 
 /**
  * What the gate says, for the packets of one breath. Pass: nothing is decided, everything goes
@@ -36,14 +38,15 @@ export type Path = {
   readonly devices: readonly PacketDevice[];
   /** Whether devices take UDP super-packets. */
   readonly joinUdp: boolean;
-  /** The active firewall, as int32. */
-  peer: number;
+  readonly peers: Peers;
   /** Age of this breath in ticks of 100 ms. */
   nowTick: number;
   /** What the gate and its policy say in this breath. */
   gate: GateView;
-  /** Largest inner packet that the tunnel carries, bytes. */
-  innerMtu: number;
+  /** While the gate is closed: what becomes of a flow whose rule says nothing, and its reasons. */
+  onLoss: OnFailure;
+  passedReason: Reason;
+  droppedReason: Reason;
 };
 
 /** The queue of the same interface that goes the other way: where a sender is answered. */

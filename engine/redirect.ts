@@ -21,7 +21,7 @@ import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
 import { resetLength, writeResetToReceiver, writeResetToSender } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
-import { builtInRule, classify, onFailureOf, verdictOf } from './classifier/lookup.ts';
+import { builtInRule, classify, firewallsOf, onFailureOf, verdictOf } from './classifier/lookup.ts';
 import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
@@ -30,6 +30,8 @@ import { HeldFragments } from './held-fragments.ts';
 import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
 import { createPacket, isPartialInPlace, loadPacket, type Packet, wirePackets } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
+import { noFirewall } from './peers.ts';
+import { Elsewhere, firewallFor, placeKey } from './placement.ts';
 
 export class Redirect {
   private readonly path: Path;
@@ -56,7 +58,7 @@ export class Redirect {
     for (let i = 0; i < batch.count; i++) {
       loadPacket(packet, batch, i);
       if (batch.reason[i] !== Reason.Ok) this.end(batch.reason[i]);
-      else if (gate === GateView.Pass) this.pass(device, Reason.PassedGateClosed);
+      else if (gate === GateView.Pass) this.pass(device, this.path.passedReason);
       else this.decide(device, link);
     }
   }
@@ -136,7 +138,7 @@ export class Redirect {
   passHeld(): void {
     while (this.held.takeExpired(Number.POSITIVE_INFINITY)) {
       this.loadHeld();
-      this.pass(this.path.devices[this.held.tag], Reason.PassedGateClosed);
+      this.pass(this.path.devices[this.held.tag], this.path.passedReason);
     }
   }
 
@@ -154,12 +156,12 @@ export class Redirect {
     return flow >= 0 && flows.select(flow, source, destination) ? flow : noFlow;
   }
 
-  /** While the gate is closed: whether the flow's failure policy is pass. */
-  private survivesLoss(flow: number): boolean {
-    const { flows, policy } = this.path;
+  /** Whether the flow's failure policy is pass, where its rule says nothing `otherwise`. */
+  private survives(flow: number, otherwise: OnFailure): boolean {
+    const { flows } = this.path;
     if (flows.verdict[flow] === Verdict.PassBuiltIn) return true;
     const own = flows.onFailure[flow];
-    return (own === OnFailure.Inherit ? policy.onTelemetryLoss : own) === OnFailure.Pass;
+    return (own === OnFailure.Inherit ? otherwise : own) === OnFailure.Pass;
   }
 
   /** Check the packet at hand and fill the key; its length becomes the IPv4 total length. */
@@ -183,11 +185,14 @@ export class Redirect {
    * the packet has met its end.
    */
   private admit(found: number, flags: number, device: PacketDevice, link: number): number {
-    const { flows, nowTick, policy } = this.path;
+    const { flows, gate, nowTick, policy } = this.path;
     const { direction } = device;
     if (found !== noFlow && !this.beginsAgain(found, flags)) return found;
     const rule = this.classify(direction);
-    const verdict = this.verdictFor(rule, flags);
+    const set = firewallsOf(policy, rule);
+    const isOpen = gate === GateView.Open;
+    const firewall = isOpen ? placeKey(this.path, this.packet.key, set) : -1;
+    const verdict = this.verdictFor(rule, flags, firewall >= 0);
     if (verdict === Verdict.Undecided) {
       this.reset(device, link, flags);
       return noFlow;
@@ -202,7 +207,8 @@ export class Redirect {
     } else {
       flows.restart(flow, direction, verdict, nowTick);
     }
-    flows.describe(flow, rule, policy.generation, onFailureOf(policy, rule));
+    const holder = verdict === Verdict.Redirect && firewall >= 0 ? firewall : noFirewall;
+    flows.describe(flow, rule, policy.generation, onFailureOf(policy, rule), set, holder);
     if (rule !== builtInRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
     return flow;
   }
@@ -215,16 +221,16 @@ export class Redirect {
   }
 
   /**
-   * The firewall does not see a connection begin when its SYN went by before the agent started, or
-   * while the gate is closed.
+   * A firewall does not see a connection begin when its SYN went by before the agent started, or
+   * while the gate is closed or no firewall may take it.
    */
-  private verdictFor(rule: number, flags: number): Verdict {
-    const { flows, gate, policy } = this.path;
+  private verdictFor(rule: number, flags: number, isSeen: boolean): Verdict {
+    const { flows, policy } = this.path;
     const isTcp = this.packet.key.protocol === Protocol.Tcp;
-    const unseen = isTcp && ((flags & TcpFlag.Syn) === 0 || gate === GateView.Closed);
+    const unseen = isTcp && ((flags & TcpFlag.Syn) === 0 || !isSeen);
     const verdict = verdictOf(policy, rule, flows.keyHash, unseen);
-    // A connection that begins while the gate is closed is not reset: it has just begun.
-    if (verdict === Verdict.Undecided && gate === GateView.Closed) return Verdict.PassEstablished;
+    // A connection that begins meanwhile is not reset: it has just begun.
+    if (verdict === Verdict.Undecided && !isSeen) return Verdict.PassEstablished;
     return verdict;
   }
 
@@ -242,15 +248,19 @@ export class Redirect {
     // An error is about the flow and not of it: it keeps nothing alive.
     if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
     flows.account(flow, device.direction, wirePackets(packet), packet.length);
-    if (path.gate === GateView.Closed && !this.survivesLoss(flow)) {
-      return this.end(Reason.DroppedGateClosed);
+    if (path.gate === GateView.Closed && !this.survives(flow, path.onLoss)) {
+      return this.end(path.droppedReason);
+    }
+    if (flows.verdict[flow] === Verdict.Redirect) {
+      if (path.gate === GateView.Closed) return this.pass(device, path.passedReason);
+      const firewall = firewallFor(path, flow, flags);
+      if (firewall >= 0) {
+        this.mayCarry(flow, flags, device, firewall);
+        return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
+      }
+      if (firewall !== Elsewhere.Pass) return this.stray(firewall, flow, flags, device, link);
     }
     const verdict = flows.verdict[flow] as Verdict;
-    if (verdict === Verdict.Redirect) {
-      if (this.path.gate === GateView.Closed) return this.pass(device, Reason.PassedGateClosed);
-      this.mayCarry(flow, flags, device);
-      return this.encapsulator.send(this.packet, flow, flags, device.direction, link);
-    }
     this.teachKernel(verdict, device.direction);
     switch (verdict) {
       case Verdict.Pass:
@@ -264,18 +274,33 @@ export class Redirect {
       case Verdict.Observe:
         return this.pass(device, Reason.PassedObserved);
       case Verdict.Drop:
+      case Verdict.Redirect:
       case Verdict.Undecided:
         return this.end(Reason.DroppedByRule);
     }
   }
 
   /** The programs in the kernel may carry what is plain, and count what they leave to us. */
-  private mayCarry(flow: number, flags: number, device: PacketDevice): void {
+  private mayCarry(flow: number, flags: number, device: PacketDevice, firewall: number): void {
     const { kind, protocol } = this.packet.key;
     if (kind !== KeyKind.Plain) return;
     if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
-    const { carried, peer } = this.path;
-    carried.redirected(flow, device.direction, flags, peer, device.interfaceIndex);
+    const { direction, interfaceIndex } = device;
+    this.path.carried.redirected(flow, direction, flags, firewall, interfaceIndex);
+  }
+
+  /** A redirected flow that no firewall takes while the gate is open. */
+  private stray(why: number, flow: number, flags: number, device: PacketDevice, link: number) {
+    const { flows, nowTick, policy } = this.path;
+    if (why === Elsewhere.Reset) {
+      // It is over: only a SYN begins it again.
+      flows.touch(flow, TcpFlag.Rst, nowTick);
+      return this.reset(device, link, flags);
+    }
+    if (this.survives(flow, policy.onFirewallDown)) {
+      return this.pass(device, Reason.PassedFirewallDown);
+    }
+    this.end(Reason.DroppedFirewallDown);
   }
 
   /**
@@ -304,12 +329,12 @@ export class Redirect {
    * socket of ours matches it, so it goes on as if we were not there).
    */
   private passError(device: PacketDevice): void {
-    const { gate, policy } = this.path;
+    const { droppedReason, gate, onLoss } = this.path;
     if (this.classify(device.direction) === builtInRule) {
       return this.pass(device, Reason.PassedBuiltIn);
     }
-    if (gate === GateView.Closed && policy.onTelemetryLoss === OnFailure.Drop) {
-      return this.end(Reason.DroppedGateClosed);
+    if (gate === GateView.Closed && onLoss === OnFailure.Drop) {
+      return this.end(droppedReason);
     }
     this.pass(device, Reason.PassedUnrelatedError);
   }
@@ -318,7 +343,8 @@ export class Redirect {
   private reset(device: PacketDevice, link: number, flags: number): void {
     const { bytes, view, answerAt } = this.path.arena;
     const { packet, pieces } = this;
-    if ((flags & TcpFlag.Rst) === 0) {
+    const isWhole = packet.key.kind <= KeyKind.FirstFragment;
+    if (isWhole && (flags & TcpFlag.Rst) === 0) {
       pieces.count = 0;
       addPiece(pieces, answerAt, resetLength);
       writeResetToSender(bytes, view, answerAt, packet.at, packet.key.transportAt);

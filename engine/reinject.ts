@@ -16,31 +16,32 @@ import {
   ipv4Id,
   ipv4Protocol,
   ipv4TotalLength,
+  Protocol,
 } from '../parsers/ipv4.ts';
 import { Reason } from '../parsers/reason.ts';
 import { Coalescer, type CoalescerSink } from '../tunnel/coalesce.ts';
 import { createTunnelHeader, type TunnelHeader } from '../tunnel/encapsulation.ts';
 import type { Pieces } from '../tunnel/pieces.ts';
-import { contains, type Prefix } from './classifier/built-in.ts';
 import { count } from './counters.ts';
 import { noFlow, Verdict } from './flows.ts';
 import { HeldFragments } from './held-fragments.ts';
 import type { DatagramBatch, Gso } from './io.ts';
 import type { Path } from './path.ts';
+import { probeSource, probeTarget } from './probe.ts';
 
 export class Reinject implements CoalescerSink {
   private readonly path: Path;
-  private readonly senders: readonly Prefix[];
   private readonly key: FlowKey = createFlowKey();
   private readonly header: TunnelHeader = createTunnelHeader();
   private readonly coalescer: Coalescer;
+  /** Which firewalls the sender of the datagram at hand may be: a set. */
+  private senders = 0;
   /** Tagged with the cookie that came with them. */
   private readonly held: HeldFragments;
 
   constructor(path: Path) {
     this.path = path;
     this.held = new HeldFragments(path.arena.bytes, path.arena.heldAt[1]);
-    this.senders = path.policy.builtIns.tunnelPeers;
     this.coalescer = new Coalescer(path.arena.bytes, path.arena.view, this);
     this.coalescer.joinUdp = path.joinUdp;
   }
@@ -56,11 +57,12 @@ export class Reinject implements CoalescerSink {
       }
       const end = batch.at[i] + length;
       const step = batch.segmentSize[i] > 0 ? batch.segmentSize[i] : length;
-      const known = this.isFirewall(batch.source[i]);
+      this.senders = this.path.peers.sendersOf(batch.source[i]);
       let at = batch.at[i];
       do {
         const datagramEnd = Math.min(at + step, end);
-        const reason = known ? this.accept(at, datagramEnd) : Reason.TunnelSender;
+        const isKnown = this.senders !== 0;
+        const reason = isKnown ? this.accept(at, datagramEnd) : Reason.TunnelSender;
         if (reason !== Reason.Ok) count(counters, reason, 1, datagramEnd - at);
         at = datagramEnd;
       } while (at < end);
@@ -69,14 +71,7 @@ export class Reinject implements CoalescerSink {
     this.held.reclaim();
   }
 
-  private isFirewall(source: number): boolean {
-    for (let i = 0; i < this.senders.length; i++) {
-      if (contains(this.senders[i], source)) return true;
-    }
-    return false;
-  }
-
-  /** Ok: the packet is with the coalescer, or waits for its first fragment. Else why not. */
+  /** Ok: the packet is with the coalescer, or waits for its first fragment. Else its fate. */
   private accept(at: number, end: number): Reason {
     const { path, header, key } = this;
     const { view } = path.arena;
@@ -92,6 +87,9 @@ export class Reinject implements CoalescerSink {
     if (path.encapsulation.cookieMask !== 0 && header.hasCookie === 0) {
       return Reason.TunnelCookieMissing;
     }
+    if (key.source === probeSource && this.isProbe()) {
+      return path.peers.takeProbe(innerAt, header, this.senders);
+    }
     const length = ipv4TotalLength(view, innerAt);
     const flow = this.findFlow(innerAt);
     if (flow === noFlow) {
@@ -101,6 +99,12 @@ export class Reinject implements CoalescerSink {
     if (denied !== Reason.Ok) return denied;
     this.deliver(innerAt, length, flow);
     return Reason.Ok;
+  }
+
+  private isProbe(): boolean {
+    const { key, path } = this;
+    const isBetween = key.destination === probeTarget && key.kind === KeyKind.Plain;
+    return isBetween && key.protocol === Protocol.Udp && path.peers.probes;
   }
 
   /** Whether a packet that came with this cookie may be put on the network as the flow's. */
@@ -115,6 +119,7 @@ export class Reinject implements CoalescerSink {
     const { flows, fragments, nowTick, arena } = this.path;
     const { key } = this;
     flows.lastSeen[flow] = nowTick;
+    this.credit(flow, length);
     const direction = flows.directionOf(flow);
     const queue = 2 * flows.link[flow] + direction;
     if (key.kind === KeyKind.Plain) this.path.carried.returned(flow, direction);
@@ -127,7 +132,18 @@ export class Reinject implements CoalescerSink {
     if (this.held.count > 0) this.release(id, protocol, flow, queue);
   }
 
-  /** A later fragment whose first one has not come waits for it; the sender is the firewall. */
+  /** It came by the firewall that holds the flow, when its sender may be that one. */
+  private credit(flow: number, length: number): void {
+    const { flows, peers } = this.path;
+    const holder = flows.firewall[flow];
+    const { senders } = this;
+    const isHolder = holder < peers.count && ((senders >> holder) & 1) === 1;
+    const firewall = isHolder ? holder : 31 - Math.clz32(senders & -senders);
+    peers.columns.returnedPackets[firewall]++;
+    peers.columns.returnedBytes[firewall] += length;
+  }
+
+  /** A later fragment whose first one has not come waits for it; the sender is a firewall. */
   private hold(at: number, length: number): Reason {
     const { arena, nowTick } = this.path;
     const { cookie } = this.header;

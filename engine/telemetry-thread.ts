@@ -1,5 +1,5 @@
 /**
- * The telemetry worker as the main thread sees it: started, listened to, restarted with the gate
+ * The telemetry worker as the main thread sees it: started, listened to, restarted with the gates
  * closed when it dies, stopped within a bounded time.
  */
 import type { Worker } from 'node:worker_threads';
@@ -12,27 +12,30 @@ import type { TelemetryCredentials } from './telemetry-client.ts';
 import type { AgentIdentity } from './telemetry-report.ts';
 
 export type TelemetryWorkerData = {
-  readonly url: string;
-  readonly credentials: TelemetryCredentials;
+  /** One for each firewall, in the order of the gates. */
+  readonly targets: readonly {
+    readonly url: string;
+    readonly credentials: TelemetryCredentials;
+    readonly identity: AgentIdentity;
+  }[];
   readonly schedule: TelemetryConfig;
-  readonly identity: AgentIdentity;
   /** `Gate.shared`. */
-  readonly gate: SharedArrayBuffer;
+  readonly gates: SharedArrayBuffer;
   /** `countersByteLength` bytes (engine/counters.ts). */
   readonly counters: SharedArrayBuffer;
 };
 
 /** What the worker tells its parent. `failure` is empty when the stop event was delivered. */
 export type TelemetryMessage =
-  | { readonly type: 'change'; readonly change: StateChange }
+  | { readonly type: 'change'; readonly firewall: number; readonly change: StateChange }
   | { readonly type: 'stopped'; readonly failure: string };
 
 export type TelemetryListener = {
-  /** The gate's state changed; once per change. */
-  change(change: StateChange): void;
-  /** The worker died with `message` and is started again, the gate closed meanwhile. */
+  /** The state of a firewall's gate changed; once per change. */
+  change(firewall: number, change: StateChange): void;
+  /** The worker died with `message` and is started again, the gates closed meanwhile. */
   died(message: string): void;
-  /** It died too often: the gate stays closed and the agent should stop. */
+  /** It died too often: the gates stay closed and the agent should stop. */
   failed(message: string): void;
 };
 
@@ -41,28 +44,28 @@ const stopMarginMs = 1_000;
 
 export class TelemetryThread {
   private readonly data: TelemetryWorkerData;
-  private readonly gate: Gate;
+  private readonly gates: readonly Gate[];
   private readonly listener: TelemetryListener;
   private readonly deaths = new Deaths();
   private worker: Worker;
   private stopping = false;
   private stopFailure = '';
 
-  /** Starts the worker. `gate` must be the one whose memory is in `data`. */
-  constructor(data: TelemetryWorkerData, gate: Gate, listener: TelemetryListener) {
+  /** Starts the worker. `gates` must be those whose memory is in `data`. */
+  constructor(data: TelemetryWorkerData, gates: readonly Gate[], listener: TelemetryListener) {
     this.data = data;
-    this.gate = gate;
+    this.gates = gates;
     this.listener = listener;
     this.worker = this.start();
   }
 
   /**
-   * Close the gate for good, send the stop event and end the worker: within `timeout` plus one
-   * second. Resolves with why the stop event was not delivered; empty when it was.
+   * Close the gates for good, send the stop events and end the worker: within `timeout` plus one
+   * second. Resolves with why a stop event was not delivered; empty when all were.
    */
   async stop(): Promise<string> {
     this.stopping = true;
-    this.gate.close(GateCause.Stopping);
+    for (const gate of this.gates) gate.close(GateCause.Stopping);
     const worker = this.worker;
     if (worker.threadId < 0) return 'the telemetry worker is dead';
     this.stopFailure = 'the telemetry worker did not stop in time';
@@ -84,7 +87,7 @@ export class TelemetryThread {
     });
     let cause = '';
     worker.on('message', (message: TelemetryMessage) => {
-      if (message.type === 'change') this.listener.change(message.change);
+      if (message.type === 'change') this.listener.change(message.firewall, message.change);
       else this.stopFailure = message.failure;
     });
     worker.on('error', (error) => {
@@ -97,7 +100,7 @@ export class TelemetryThread {
   }
 
   private onDeath(message: string): void {
-    this.gate.close(GateCause.WorkerDead);
+    for (const gate of this.gates) gate.close(GateCause.WorkerDead);
     if (this.deaths.isTooMany(performance.now())) {
       this.listener.failed(message);
       return;

@@ -1,13 +1,14 @@
 /**
- * Entry of the telemetry worker: when telemetry.ts says so, gather the counters, report them to the
- * firewall, and move the gate by the outcome. It shares the gate and the counters with the data
- * path as memory; to its parent it tells changes of state, nothing else.
+ * Entry of the telemetry worker: for each firewall, when telemetry.ts says so, gather the counters,
+ * report them, and move the firewall's gate by the outcome. It shares gates and counters with the
+ * data path as memory; to its parent it tells changes of state, nothing else.
  *
- * It closes the gate by doing nothing: if this thread hangs or dies, the lease runs out.
+ * It closes the gates by doing nothing: if this thread hangs or dies, the lease runs out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { openPublishedCounters, snapshot } from './counters.ts';
-import { type Gate, openGate } from './gate.ts';
+import type { TelemetryConfig } from './config.ts';
+import { openPublishedCounters, type PublishedCounters, snapshot } from './counters.ts';
+import { type Gate, openGates } from './gate.ts';
 import { type Decision, TelemetryPlan } from './telemetry.ts';
 import { TelemetryClient } from './telemetry-client.ts';
 import { type AgentEvent, reportContentType, TelemetryReport } from './telemetry-report.ts';
@@ -37,46 +38,78 @@ class Alarm {
   }
 }
 
-function apply(decision: Decision, gate: Gate): void {
-  if (decision.gate === 'renew') gate.renew(decision.deadlineMs);
-  else if (decision.gate === 'close') gate.close(decision.cause, decision.detail);
-  if (decision.change !== undefined) tell({ type: 'change', change: decision.change });
+/** The reports to one firewall, and its gate. */
+class Reporter {
+  private readonly firewall: number;
+  private readonly gate: Gate;
+  private readonly schedule: TelemetryConfig;
+  private readonly counters: PublishedCounters;
+  private readonly client: TelemetryClient;
+  private readonly report: TelemetryReport;
+  private readonly alarm = new Alarm();
+  private readonly pending: AgentEvent[] = ['start'];
+  private stopping = false;
+
+  constructor(data: TelemetryWorkerData, firewall: number, gate: Gate) {
+    const { credentials, identity, url } = data.targets[firewall]!;
+    this.firewall = firewall;
+    this.gate = gate;
+    this.schedule = data.schedule;
+    this.counters = openPublishedCounters(data.counters);
+    this.client = new TelemetryClient(url, credentials);
+    this.report = new TelemetryReport(identity);
+  }
+
+  stop(): void {
+    this.stopping = true;
+    this.client.cancel();
+    this.alarm.ring();
+  }
+
+  /** Until it is told to stop. Resolves with why the stop event was not delivered, or nothing. */
+  async run(): Promise<string> {
+    const { alarm, pending, schedule } = this;
+    const plan = new TelemetryPlan(schedule, monotonicMs());
+    while (!this.stopping) {
+      await alarm.sleep(plan.nextAttemptMs - monotonicMs());
+      if (this.stopping) break;
+      const startMs = monotonicMs();
+      const failure = await this.post(pending, plan.begin(startMs) - startMs);
+      if (this.stopping) break;
+      if (failure === undefined) pending.length = 0;
+      this.apply(failure === undefined ? plan.succeeded() : plan.failed(failure, monotonicMs()));
+    }
+    const failure = await this.post([...pending, 'stop'], schedule.timeoutMs);
+    this.client.close();
+    return failure?.message ?? '';
+  }
+
+  private post(events: readonly AgentEvent[], timeoutMs: number) {
+    const status = this.gate.status(monotonicMs());
+    const body = this.report.build(snapshot(this.counters), status, events, Date.now());
+    return this.client.post(body, reportContentType, timeoutMs);
+  }
+
+  private apply(decision: Decision): void {
+    const { firewall, gate } = this;
+    if (decision.gate === 'renew') gate.renew(decision.deadlineMs);
+    else if (decision.gate === 'close') gate.close(decision.cause, decision.detail);
+    const { change } = decision;
+    if (change !== undefined) tell({ type: 'change', firewall, change });
+  }
 }
 
+/** All firewalls get telemetry all the time, so that one that waits is known to be well. */
 async function main(data: TelemetryWorkerData): Promise<void> {
-  const gate = openGate(data.gate);
-  const counters = openPublishedCounters(data.counters);
-  const client = new TelemetryClient(data.url, data.credentials);
-  const report = new TelemetryReport(data.identity);
-  const plan = new TelemetryPlan(data.schedule, monotonicMs());
-  const alarm = new Alarm();
-  const pending: AgentEvent[] = ['start'];
-  let stopping = false;
-
-  function post(events: readonly AgentEvent[], timeoutMs: number) {
-    const body = report.build(snapshot(counters), gate.status(monotonicMs()), events, Date.now());
-    return client.post(body, reportContentType, timeoutMs);
-  }
-
+  const reporters = openGates(data.gates).map((gate, i) => new Reporter(data, i, gate));
   parentPort?.once('message', () => {
-    stopping = true;
-    client.cancel();
-    alarm.ring();
+    for (const reporter of reporters) reporter.stop();
   });
-
-  while (!stopping) {
-    await alarm.sleep(plan.nextAttemptMs - monotonicMs());
-    if (stopping) break;
-    const startMs = monotonicMs();
-    const failure = await post(pending, plan.begin(startMs) - startMs);
-    if (stopping) break;
-    if (failure === undefined) pending.length = 0;
-    apply(failure === undefined ? plan.succeeded() : plan.failed(failure, monotonicMs()), gate);
-  }
-
-  const failure = await post([...pending, 'stop'], data.schedule.timeoutMs);
-  client.close();
-  tell({ type: 'stopped', failure: failure?.message ?? '' });
+  const failures = await Promise.all(reporters.map((reporter) => reporter.run()));
+  const named = failures.flatMap((failure, i) =>
+    failure === '' ? [] : `${data.targets[i]!.identity.firewall}: ${failure}`,
+  );
+  tell({ type: 'stopped', failure: named.join('; ') });
 }
 
 // No await out here: a bundle is a script, which has none. A rejection ends the worker.

@@ -55,7 +55,7 @@ export function createRecords(capacity: number): Fd {
 /** Of a kernel or a configuration that carries nothing. */
 export const noCarrier: Carrier = {
   capacity: 0,
-  begin: () => false,
+  begin() {},
   remind() {},
   end() {},
   given: () => 0,
@@ -102,7 +102,8 @@ class KernelCarrier implements Carrier {
     const page = mapValues(controlFd, controlPage.size);
     this.control = new DataView(page, 0, controlPage.size);
     this.epochs = new Int32Array(page, controlPage.epoch, 1);
-    this.peers = peers.slice(0, carriedPeersMax);
+    if (peers.length > carriedPeersMax) throw new RangeError(`${peers.length} firewalls`);
+    this.peers = peers;
     this.peers.forEach((peer, index) => {
       const at = controlPage.peers + index * carriedPeer.size;
       this.control.setUint16(at + carriedPeer.innerMtu, 0, LITTLE_ENDIAN);
@@ -128,13 +129,11 @@ class KernelCarrier implements Carrier {
     protocol: number,
     cookie: number,
     entropy: number,
-    peer: number,
+    firewall: number,
     interfaceIndex: number,
-  ): boolean {
-    const index = this.indexOf(peer);
-    if (index < 0) return false;
+  ): void {
     const { key, view, words } = this;
-    const { sourcePorts } = this.peers[index];
+    const { sourcePorts } = this.peers[firewall];
     const at = flow * carriedRecord.size;
     Atomics.store(words, flow * recordWords + epochWord, 0);
     view.setInt32(at + carriedRecord.cookie, cookie);
@@ -142,7 +141,7 @@ class KernelCarrier implements Carrier {
       at + carriedRecord.sourcePort,
       sourcePorts[(entropy >>> 0) % sourcePorts.length],
     );
-    view.setUint16(at + carriedRecord.peer, index, LITTLE_ENDIAN);
+    view.setUint16(at + carriedRecord.peer, firewall, LITTLE_ENDIAN);
     view.setInt32(at + carriedRecord.interfaceIndex, interfaceIndex, LITTLE_ENDIAN);
     for (let direction = 0; direction < 2; direction++) {
       const word = flow * recordWords + direction;
@@ -163,14 +162,6 @@ class KernelCarrier implements Carrier {
       this.keys[flow * wordsOf(flowKey.size) + word] = key.view.getInt32(4 * word);
     }
     this.write(flow);
-    return true;
-  }
-
-  private indexOf(address: number): number {
-    for (let index = 0; index < this.peers.length; index++) {
-      if (this.peers[index].address === address) return index;
-    }
-    return -1;
   }
 
   /** `key` is the flow's. When it fails (memory is short) the engine goes on carrying it. */
@@ -215,10 +206,8 @@ class KernelCarrier implements Carrier {
     }
   }
 
-  setInnerMtu(peer: number, innerMtu: number): void {
-    const index = this.indexOf(peer);
-    if (index < 0) return;
-    const at = controlPage.peers + index * carriedPeer.size + carriedPeer.innerMtu;
+  setInnerMtu(firewall: number, innerMtu: number): void {
+    const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
     this.control.setUint16(at, Math.min(innerMtu, 0xffff), LITTLE_ENDIAN);
   }
 }

@@ -93,6 +93,7 @@ export const eventfd: (initial: number, flags: number) => Fd = libc.func(
 export const clockGettime: (clock: number, timespec: Address) => number = libc.func(
   'int clock_gettime(int, uintptr_t)',
 );
+export const adjtimex: (timex: Address) => number = libc.func('int adjtimex(uintptr_t)');
 export const mmap: (
   address: Address,
   length: number,

@@ -1,13 +1,14 @@
 /**
  * The one table of packet fates. Every packet that the engine reads ends under exactly one reason:
- * forwarded (and how) or dropped (and why). Counters are flat arrays indexed by these numbers, the
- * name is the label in metrics and JSON, the sentence is what a person is shown.
+ * forwarded (and how), dropped (and why), or consumed, when it was for the agent itself. Counters
+ * are flat arrays indexed by these numbers, the name is the label in metrics and JSON, the sentence
+ * is what a person is shown.
  *
  * The table knows the reasons of upper folders by name: a vocabulary, not an import. It is the
  * price of one flat counter array. A new reason is a new row here and nothing else.
  */
 
-export type ReasonKind = 'none' | 'forwarded' | 'dropped';
+export type ReasonKind = 'none' | 'forwarded' | 'dropped' | 'consumed';
 
 type Row = readonly [name: string, kind: ReasonKind, sentence: string];
 
@@ -30,6 +31,11 @@ const rows = {
     'forwarded',
     'the gate was closed and its policy is pass',
   ],
+  PassedFirewallDown: [
+    'passed-firewall-down',
+    'forwarded',
+    'no firewall that may take it was healthy and the policy is pass',
+  ],
   PassedByRollout: [
     'passed-by-rollout',
     'forwarded',
@@ -45,6 +51,9 @@ const rows = {
     'forwarded',
     'an ICMP error about a connection that we do not know',
   ],
+
+  // Consumed.
+  ProbeAnswered: ['probe-answered', 'consumed', 'the firewall returned a probe'],
 
   // Dropped: the packet itself is wrong.
   VirtioTooShort: ['virtio-too-short', 'dropped', 'shorter than its virtio header'],
@@ -115,6 +124,11 @@ const rows = {
     'dropped',
     'the gate was closed and its policy is drop',
   ],
+  DroppedFirewallDown: [
+    'dropped-firewall-down',
+    'dropped',
+    'no firewall that may take it was healthy and the policy is drop',
+  ],
   ResetEstablished: [
     'reset-established',
     'dropped',
@@ -179,6 +193,12 @@ const rows = {
     'flow-not-redirected',
     'dropped',
     'the firewall returned a packet of a flow that was not redirected',
+  ],
+
+  ProbeUnknown: [
+    'probe-unknown',
+    'dropped',
+    'looks like a probe, and is none that we sent and that is still to be answered',
   ],
 
   // Dropped: the kernel said no.

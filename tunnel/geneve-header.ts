@@ -45,7 +45,7 @@ export const optionHeaderLength = 4;
 /** In an option's type: who does not know the option must drop the packet. */
 export const optionCriticalFlag = 0x80;
 /** Five bits of words. */
-const optionMaximumDataLength = optionLengthMask << 2;
+export const optionMaximumDataLength = optionLengthMask << 2;
 
 export type GeneveLayout = {
   readonly port: number;

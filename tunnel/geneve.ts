@@ -1,6 +1,7 @@
 /**
  * GENEVE (RFC 8926) with one option of ours, which tells the direction and carries the flow's
- * cookie.
+ * cookie. Where they lie in it, and what else it holds, are settings, since other agents have
+ * another option. By default:
  *
  *      0                   1                   2                   3
  *      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -12,7 +13,8 @@
  *     |                          Flow cookie                          |
  *     +---------------------------------------------------------------+
  *
- * D is 1 for ingress.
+ * D is 1 for ingress. Bytes of the option that are always the same and not 0, as the version, must
+ * come back as they are: another option of our class and type is none that we know.
  */
 import {
   ethernetHeaderLength,
@@ -36,19 +38,17 @@ import {
   optionCriticalFlag,
   optionHeaderLength,
   optionKey,
+  optionMaximumDataLength,
   unknownOption,
 } from './geneve-header.ts';
 import { Direction } from './pieces.ts';
 
-const dataFlagsOffset = 4;
-const dataVersionOffset = 5;
-const dataCookieOffset = 8;
-const ourDataLength = 8;
-const ourLength = optionHeaderLength + ourDataLength;
-
-const directionFlag = 0x01;
-/** Layout of our option's data. Another version is an option that we do not know. */
-const ourVersion = 1;
+/** Our own option's data, as it is drawn above. */
+export const standardOption = {
+  optionData: '0001000000000000',
+  directionBit: 7,
+  cookieAt: 4,
+} as const;
 
 export type GeneveOptions = {
   /** 24 bits. */
@@ -59,6 +59,12 @@ export type GeneveOptions = {
   optionClass: number;
   /** 8 bits, the highest of which makes the option critical. */
   optionType: number;
+  /** Hexadecimal digits, 8 for each of 1 to 31 words; the direction and the cookie go over it. */
+  optionData?: string;
+  /** Which bit of the data is 1 for ingress; 0 is the first on the wire. */
+  directionBit?: number;
+  /** The byte of the data, a multiple of 4, where the cookie begins; -1: it has no room for one. */
+  cookieAt?: number;
   /** What follows the options: an IPv4 header or an Ethernet header and then IPv4. */
   inner: 'ipv4' | 'ethernet';
   /** Addresses of the inner Ethernet header, such as 02:00:00:00:00:01. */
@@ -71,29 +77,76 @@ export function createGeneve(options: GeneveOptions): Encapsulation {
   return new Geneve(options);
 }
 
+type OptionLayout = Required<Pick<GeneveOptions, keyof typeof standardOption>>;
+
+/** Cold: words of the option's data with all that does not depend on the flow. */
+function dataWords({ cookieAt, directionBit, optionData }: OptionLayout): number[] {
+  const words = optionData.match(/[0-9a-f]{8}/gi) ?? [];
+  const isWhole = words.join('') === optionData && words.length > 0;
+  if (!isWhole || words.length > optionMaximumDataLength >> 2) {
+    throw new RangeError(`not the data of a GENEVE option: ${optionData}`);
+  }
+  if (!Number.isInteger(directionBit) || directionBit < 0 || directionBit >= words.length * 32) {
+    throw new RangeError(`the option's data has no bit ${directionBit}`);
+  }
+  if (cookieAt !== -1 && (cookieAt < 0 || cookieAt % 4 !== 0 || cookieAt >= words.length * 4)) {
+    throw new RangeError(`the option's data has no word at ${cookieAt}`);
+  }
+  if (cookieAt === (directionBit >> 5) * 4) {
+    throw new RangeError(`bit ${directionBit} is in the cookie at byte ${cookieAt}`);
+  }
+  return words.map((word) => Number.parseInt(word, 16) | 0);
+}
+
 class Geneve extends GeneveTunnel {
   readonly name = 'geneve';
-  readonly cookieMask = -1;
+  readonly cookieMask: number;
   readonly #option: number;
   readonly #critical: boolean;
+  readonly #dataLength: number;
+  /** The whole option as it is written, for egress and for ingress, the cookie 0. */
+  readonly #templates: readonly [egress: Int32Array, ingress: Int32Array];
+  readonly #directionAt: number;
+  readonly #directionMask: number;
+  /** From the option's start; 0: there is none. */
+  readonly #cookieAt: number;
+  /** Bytes that must come back as they are: their place and their value, by turns. */
+  readonly #fixed: Uint8Array;
   readonly #ethernet: boolean;
   readonly #source: MacAddress;
   readonly #destination: MacAddress;
 
   constructor(options: GeneveOptions) {
     const { optionClass, optionType, port, vni } = options;
+    const layout: OptionLayout = { ...standardOption, ...options };
+    const { cookieAt, directionBit } = layout;
     if (!Number.isInteger(optionClass) || optionClass < 0 || optionClass > 0xffff) {
       throw new RangeError(`an option class is a number from 0 to 65535, not ${optionClass}`);
     }
     if (!Number.isInteger(optionType) || optionType < 0 || optionType > 0xff) {
       throw new RangeError(`an option type is a number from 0 to 255, not ${optionType}`);
     }
+    const data = dataWords(layout);
+    const dataLength = data.length * 4;
     const ethernet = options.inner === 'ethernet';
     const protocol = ethernet ? etherTypeEthernet : etherTypeIpv4;
     const ethernetLength = ethernet ? ethernetHeaderLength : 0;
-    super({ port, vni, optionsLength: ourLength, protocol, ethernetLength });
+    const optionsLength = optionHeaderLength + dataLength;
+    super({ port, vni, optionsLength, protocol, ethernetLength });
     this.#option = (optionClass << 8) | optionType;
     this.#critical = (optionType & optionCriticalFlag) !== 0;
+    this.#dataLength = dataLength;
+    this.cookieMask = cookieAt === -1 ? 0 : -1;
+    this.#cookieAt = cookieAt === -1 ? 0 : optionHeaderLength + cookieAt;
+    this.#directionAt = optionHeaderLength + (directionBit >> 3);
+    this.#directionMask = 0x80 >> (directionBit & 7);
+    if (cookieAt !== -1) data[cookieAt >> 2] = 0;
+    data[directionBit >> 5] &= ~(0x8000_0000 >>> (directionBit & 31));
+    const egress = Int32Array.of((this.#option << 8) | data.length, ...data);
+    const ingress = Int32Array.from(egress);
+    ingress[1 + (directionBit >> 5)] |= 0x8000_0000 >>> (directionBit & 31);
+    this.#templates = [egress, ingress];
+    this.#fixed = fixedBytes(egress, this.#directionAt);
     this.#ethernet = ethernet;
     this.#source = requireMac(options.innerSource ?? defaultInnerSource);
     this.#destination = requireMac(options.innerDestination ?? defaultInnerDestination);
@@ -102,13 +155,14 @@ class Geneve extends GeneveTunnel {
   write(view: DataView, at: number, direction: Direction, cookie: number): void {
     this.writeBase(view, at, this.#critical);
     const option = at + geneveBaseLength;
-    view.setUint32(option, (this.#option << 8) | (ourDataLength >> 2));
-    view.setUint8(option + dataFlagsOffset, direction === Direction.Ingress ? directionFlag : 0);
-    view.setUint8(option + dataVersionOffset, ourVersion);
-    view.setUint16(option + dataVersionOffset + 1, 0);
-    view.setInt32(option + dataCookieOffset, cookie);
+    const template = this.#templates[direction];
+    for (let word = 0; word < template.length; word++) {
+      view.setInt32(option + (word << 2), template[word]);
+    }
+    if (this.#cookieAt !== 0) view.setInt32(option + this.#cookieAt, cookie);
     if (!this.#ethernet) return;
-    writeEthernet(view, option + ourLength, this.#source, this.#destination, etherTypeIpv4);
+    const ethernetAt = option + optionHeaderLength + this.#dataLength;
+    writeEthernet(view, ethernetAt, this.#source, this.#destination, etherTypeIpv4);
   }
 
   override check(view: DataView, at: number, end: number, header: TunnelHeader): Reason {
@@ -127,11 +181,14 @@ class Geneve extends GeneveTunnel {
     header: TunnelHeader,
   ): Reason {
     if (optionKey(view, at) !== this.#option) return unknownOption(view, at);
-    if (dataLength !== ourDataLength || header.hasCookie === 1) return Reason.TunnelBadOptions;
-    if (view.getUint8(at + dataVersionOffset) !== ourVersion) return Reason.Ok;
-    const ingress = (view.getUint8(at + dataFlagsOffset) & directionFlag) !== 0;
+    if (dataLength !== this.#dataLength || header.hasCookie === 1) return Reason.TunnelBadOptions;
+    const fixed = this.#fixed;
+    for (let index = 0; index < fixed.length; index += 2) {
+      if (view.getUint8(at + fixed[index]) !== fixed[index + 1]) return Reason.Ok;
+    }
+    const ingress = (view.getUint8(at + this.#directionAt) & this.#directionMask) !== 0;
     header.direction = ingress ? Direction.Ingress : Direction.Egress;
-    header.cookie = view.getInt32(at + dataCookieOffset);
+    header.cookie = this.#cookieAt === 0 ? 0 : view.getInt32(at + this.#cookieAt);
     header.hasCookie = 1;
     return Reason.Ok;
   }
@@ -139,4 +196,14 @@ class Geneve extends GeneveTunnel {
   protected complete(): Reason {
     return Reason.Ok;
   }
+}
+
+/** Of an option's words behind its header: the bytes that are not 0, but for the direction's. */
+function fixedBytes(words: Int32Array, directionAt: number): Uint8Array {
+  const found: number[] = [];
+  for (let at = optionHeaderLength; at < words.length * 4; at++) {
+    const value = (words[at >> 2] >>> (24 - 8 * (at & 3))) & 0xff;
+    if (value !== 0 && at !== directionAt) found.push(at, value);
+  }
+  return Uint8Array.from(found);
 }

@@ -98,21 +98,23 @@ function checkJson(file: string): number {
 
 /** They have no line: what is wrong is another file, perhaps on another host. */
 function credentialWarnings(config: Config): readonly Problem[] {
-  try {
-    loadCredentials(config.firewalls[0]!.telemetry);
-    return [];
-  } catch (error) {
-    if (!(error instanceof CredentialError)) throw error;
-    const message = `${error.message}\n  ${error.advice}`;
-    return [{ line: 0, column: 0, key: 'firewalls[0].telemetry', message }];
-  }
+  return config.firewalls.flatMap(({ telemetry }, index): Problem[] => {
+    try {
+      loadCredentials(telemetry);
+      return [];
+    } catch (error) {
+      if (!(error instanceof CredentialError)) throw error;
+      const message = `${error.message}\n  ${error.advice}`;
+      return [{ line: 0, column: 0, key: `firewalls[${index}].telemetry`, message }];
+    }
+  });
 }
 
-function describe({ firewalls, tunnel, workload }: Config): string {
-  const firewall = firewalls[0]!;
+function describe({ firewalls, ha, tunnel, workload }: Config): string {
   const { interfaces } = workload;
   const what = interfaces.length === 0 ? "the default route's interface" : interfaces.join(', ');
-  const where = `${firewall.name} (${formatAddress(firewall.address)})`;
+  const names = firewalls.map(({ address, name }) => `${name} (${formatAddress(address)})`);
+  const where = names.join(ha.distribution === 'flow-hash' ? ' and ' : ', else ');
   return `${what} through ${where} by ${tunnel.encapsulation} on port ${tunnel.port}`;
 }
 

@@ -12,6 +12,7 @@ const udp = 17;
 export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
   return [
     ...firewallAddresses(known.firewalls ?? []),
+    ...duplicateFirewalls(known.firewalls ?? []),
     ...firewallsBesideManagement(known),
     ...duplicateInterfaces(known),
     ...telemetryTimes(known),
@@ -29,6 +30,24 @@ function firewallAddresses(firewalls: readonly FirewallConfig[]): Misfit[] {
     if (!isUnicast(firewall.telemetry.address)) {
       const message = `${formatAddress(firewall.telemetry.address)} is not an address that a host can have`;
       misfits.push({ path: ['firewalls', index, 'telemetry', 'url'], message });
+    }
+    return misfits;
+  });
+}
+
+/** A flow has one firewall by name, and an answer comes from one by address. */
+function duplicateFirewalls(firewalls: readonly FirewallConfig[]): Misfit[] {
+  return firewalls.flatMap(({ address, name }, index) => {
+    const earlier = firewalls.slice(0, index);
+    const misfits: Misfit[] = [];
+    if (earlier.some((other) => other.name === name)) {
+      const message = `${name} is the name of another firewall already`;
+      misfits.push({ path: ['firewalls', index, 'name'], message });
+    }
+    const same = earlier.find((other) => other.address === address);
+    if (same !== undefined) {
+      const message = `${formatAddress(address)} is the address of ${same.name} already`;
+      misfits.push({ path: ['firewalls', index, 'address'], message });
     }
     return misfits;
   });

@@ -112,6 +112,7 @@ const fieldNames: Readonly<Record<string, string>> = {
   remotePort: 'remotePort',
   verdict: 'action',
   onFailure: 'onFailure',
+  firewalls: 'firewall',
   log: 'log',
 };
 

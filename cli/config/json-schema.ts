@@ -26,7 +26,7 @@ const descriptions: Readonly<Record<string, string>> = {
     'Never redirected, never dropped: CIDR, or PROTOCOL:CIDR:PORT (port at either end).',
   'workload.ipv6':
     'IPv6 is not redirected: pass, or drop all but neighbour discovery. Default: pass.',
-  firewalls: 'Where traffic is sent: one firewall.',
+  firewalls: 'Where traffic is sent: up to 16 firewalls, in order of preference.',
   'firewalls[].name': 'How logs and status call it.',
   'firewalls[].address': 'Where the tunnel goes, an IPv4 address.',
   'firewalls[].returnFrom': 'Answers may come from here. Default: its address.',
@@ -36,7 +36,21 @@ const descriptions: Readonly<Record<string, string>> = {
   'firewalls[].telemetry.pin': 'sha256/ and the base64 of the SHA-256 of its public key.',
   'firewalls[].telemetry.clientCertificate': 'PEM file of our certificate; needs clientKey.',
   'firewalls[].telemetry.clientKey': 'PEM file of the key of our certificate.',
-  ha: 'Choice among firewalls: not supported yet.',
+  ha: 'How a firewall is chosen, and how its health is known.',
+  'ha.distribution':
+    'active-passive: the first healthy one takes all; flow-hash: spread. Default: active-passive.',
+  'ha.preempt': 'Go back to an earlier firewall when it is well again. Default: false.',
+  'ha.holdDown': 'How long a lost firewall must be healthy to be preferred again. Default: 10s.',
+  'ha.sessionSync':
+    'Firewalls share sessions, so all flows may move; else policy.established. Default: true.',
+  'ha.onLoss': 'flow-hash: what becomes of the flows of a lost firewall. Default: rebalance.',
+  'ha.probe': 'How the health of a firewall is asked for, or off.',
+  'ha.probe.kind':
+    'tunnel: a packet it must return; tcp, http, https: its address. Default: tunnel; gwlb, gcp: off.',
+  'ha.probe.interval': 'Time between probes. Default: 1s.',
+  'ha.probe.failures': 'Intervals without an answer until it is lost. Default: 3.',
+  'ha.probe.port': 'Port of tcp, http and https.',
+  'ha.probe.path': 'Path of http and https; any 2xx is an answer. Default: /.',
   tunnel: 'How packets travel to the firewall and back.',
   'tunnel.encapsulation':
     'geneve (RFC 8926), gwlb (AWS), gcp (Google) or vxlan (RFC 7348). Default: geneve.',
@@ -47,6 +61,12 @@ const descriptions: Readonly<Record<string, string>> = {
   'tunnel.geneve.inner': 'Whether an Ethernet header stands before the packet. Default: ipv4.',
   'tunnel.geneve.optionClass': 'Class of the option with direction and cookie. Default: 0xFFF1.',
   'tunnel.geneve.optionType': 'Type of that option. Default: 0x20.',
+  'tunnel.geneve.optionData':
+    "The option's data; the direction and the cookie are put over it. Default: 0001000000000000.",
+  'tunnel.geneve.directionBit':
+    'Which bit of the data is 1 for ingress; 0 is the first on the wire. Default: 7.',
+  'tunnel.geneve.cookieAt':
+    "The byte of the data where the flow's cookie begins, or none. Default: 4.",
   'tunnel.gwlb': 'What gwlb carries: GENEVE with three options of AWS.',
   'tunnel.gwlb.endpointId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
   'tunnel.gwlb.attachmentId': '64 bit: up to 2^53 - 1, or "0x…" in quotes. Default: 0.',
@@ -67,6 +87,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'policy.mode': 'observe: decide and count, forward nothing to the firewall. Default: enforce.',
   'policy.rollout': 'Share of new flows that are redirected, chosen by hash. Default: 100%.',
   'policy.onTelemetryLoss': 'While telemetry cannot be delivered. Default: pass.',
+  'policy.onFirewallDown':
+    'While no firewall is healthy, though telemetry is taken. Default: pass.',
   'policy.onAgentFailure': 'When the agent is dead or hangs. Default: pass.',
   'policy.established': 'Connections that began where the firewall did not see it. Default: pass.',
   sets: 'Named lists of addresses or of ports. Rules use one as $name, alone or in a list.',
@@ -80,7 +102,9 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].localPort': 'Ports of this host (tcp, udp): port, A-B, $set or a list. Default: any.',
   'rules[].remotePort': 'Ports of the far end (tcp, udp): port, A-B, $set or a list. Default: any.',
   'rules[].action': 'redirect through the firewall, pass by it, or drop.',
-  'rules[].onFailure': 'Instead of onTelemetryLoss for these connections. Default: inherit.',
+  'rules[].onFailure':
+    'Instead of onTelemetryLoss and onFirewallDown for these connections. Default: inherit.',
+  'rules[].firewall': 'Name of the firewall that takes them, or a list of names. Default: any.',
   'rules[].log': 'Log these connections. Default: false.',
   acceleration:
     'Who carries redirected flows once they are established: kernel or the agent. Default: off.',

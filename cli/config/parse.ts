@@ -7,6 +7,7 @@ import type { z } from 'zod';
 import { type Config, defaults } from '../../engine/config.ts';
 import { crossChecks } from './cross-checks.ts';
 import { show } from './fields.ts';
+import { resolveHa } from './firewall-fields.ts';
 import { resolveRules } from './rules.ts';
 import { type SectionName, type Sections, sections } from './schema.ts';
 import { closest } from './text.ts';
@@ -137,9 +138,12 @@ function checkSections(
   }
   const known = good as Partial<Sections>;
   for (const { path, message } of crossChecks(known)) errors.push({ path, message, atKey: false });
+  const firewalls = known.firewalls?.map(({ name }) => name);
   // Without one of the two, every use of a set would look wrong.
   const resolved =
-    known.sets && known.rules ? resolveRules(known.rules, known.sets, lineOfRule) : undefined;
+    known.sets && known.rules
+      ? resolveRules(known.rules, known.sets, firewalls, lineOfRule)
+      : undefined;
   for (const finding of resolved?.errors ?? []) errors.push(finding);
   const rules = resolved?.rules;
   const config = errors.length > 0 || !rules ? undefined : toConfig(known as Sections, rules);
@@ -151,6 +155,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
   return {
     workload: { interfaces, management, ipv6 },
     firewalls: known.firewalls,
+    ha: resolveHa(known.ha, known.tunnel.encapsulation),
     tunnel: known.tunnel,
     telemetry: known.telemetry,
     policy: known.policy,

@@ -4,6 +4,7 @@ import { Opener, type Range, type Rule } from '../../engine/classifier/rules.ts'
 import { type Config, limits } from '../../engine/config.ts';
 import { Verdict } from '../../engine/flows.ts';
 import { Protocol } from '../../parsers/ipv4.ts';
+import { firewallSet } from './firewall-fields.ts';
 import type { Item, ItemKind, SetItem, SetReference, Sets } from './rule-fields.ts';
 import type { Sections } from './schema.ts';
 import { closest, formatProtocol } from './text.ts';
@@ -41,10 +42,14 @@ function placeName(index: number): string {
   return `#${index + 1}`;
 }
 
-/** @param lineOf line of the rule at an index, from 1 */
+/**
+ * @param firewalls their names; undefined when they could not be read
+ * @param lineOf line of the rule at an index, from 1
+ */
 export function resolveRules(
   specs: readonly RuleSpec[],
   sets: Sets,
+  firewalls: readonly string[] | undefined,
   lineOf: (index: number) => number,
 ): ResolvedRules {
   const names = new SetTable(sets);
@@ -67,6 +72,9 @@ export function resolveRules(
       ...resolved,
       verdict: verdicts[spec.action],
       onFailure: spec.onFailure,
+      firewalls: firewallSet(spec.firewall, firewalls, (message) =>
+        errors.push({ path: ['rules', index, 'firewall'], message, atKey: false }),
+      ),
       log: spec.log,
     });
     if (ranges > limits.ranges.max) {

@@ -28,6 +28,7 @@ import {
   words,
   yesOrNo,
 } from './fields.ts';
+import { firewallName, firewallNames, ha } from './firewall-fields.ts';
 import { items, protocol, sets } from './rule-fields.ts';
 
 const version = z
@@ -136,7 +137,7 @@ const target = z
 const firewall = z
   .strictObject(
     {
-      name: text('a name of letters, digits, dots and dashes', /^[A-Za-z0-9._-]{1,64}$/),
+      name: firewallName,
       address,
       returnFrom: prefix.optional(),
       telemetry: target,
@@ -151,28 +152,35 @@ const firewall = z
   );
 
 const firewalls = z
-  .array(firewall, { error: 'is missing: a list with one firewall is needed' })
+  .array(firewall, { error: 'is missing: a list with a firewall is needed' })
   .superRefine((value, context) => {
-    if (value.length === 1) return;
-    const message =
-      value.length === 0
-        ? 'must have one entry'
-        : 'not supported yet: more than one firewall; there is no failover, so list exactly one';
+    const { max, min } = limits.firewalls;
+    if (value.length >= min && value.length <= max) return;
+    const message = value.length === 0 ? 'must have an entry' : `must have at most ${max} entries`;
     context.addIssue({ code: 'custom', message, params: { atKey: true } });
   })
-  .meta({ minItems: 1, maxItems: 1 });
-
-const ha = block({
-  preempt: notYet('with one firewall there is nothing to return to', false),
-  holdDown: notYet('with one firewall there is nothing to hold', '10s'),
-  sessionSync: notYet('with one firewall no flow moves', true),
-  probe: notYet('the tunnel is not probed, telemetry alone tells the health of the firewall', {
-    interval: '1s',
-    failures: 3,
-  }),
-});
+  .meta({ minItems: limits.firewalls.min, maxItems: limits.firewalls.max });
 
 const standard = defaults.tunnel;
+
+/** The direction and the cookie must lie in the option's data, and not in the same word. */
+function checkOption(
+  { cookieAt, directionBit, optionData }: Config['tunnel']['geneve'],
+  context: z.RefinementCtx,
+): void {
+  const bytes = optionData.length / 2;
+  const wrong = (key: string, message: string) =>
+    context.addIssue({ code: 'custom', message, path: [key] });
+  if (directionBit >= bytes * 8) {
+    wrong('directionBit', `must be less than ${bytes * 8}: optionData has ${bytes} bytes`);
+  }
+  if (cookieAt !== -1 && (cookieAt % 4 !== 0 || cookieAt >= bytes)) {
+    wrong('cookieAt', `must be none or a multiple of 4 below ${bytes}, the length of optionData`);
+  } else if (cookieAt === (directionBit >> 5) * 4) {
+    wrong('cookieAt', `must not be ${cookieAt}: directionBit ${directionBit} is in that word`);
+  }
+}
+
 const tunnel = block({
   encapsulation: choice('geneve', 'gwlb', 'gcp', 'vxlan').default(standard.encapsulation),
   vni: integer(limits.vni).optional(),
@@ -186,7 +194,14 @@ const tunnel = block({
     inner: choice('ipv4', 'ethernet').default(standard.geneve.inner),
     optionClass: integer(limits.optionClass).default(standard.geneve.optionClass),
     optionType: integer(limits.optionType).default(standard.geneve.optionType),
-  }),
+    optionData: words(limits.optionWords).default(standard.geneve.optionData),
+    directionBit: integer(limits.directionBit).default(standard.geneve.directionBit),
+    cookieAt: z
+      .union([z.literal('none').transform(() => -1), integer(limits.cookieAt)], {
+        error: 'must be none or the byte of optionData where the cookie begins, a multiple of 4',
+      })
+      .default(standard.geneve.cookieAt),
+  }).superRefine(checkOption),
   gwlb: block({
     endpointId: identifier.default(standard.gwlb.endpointId),
     attachmentId: identifier.default(standard.gwlb.attachmentId),
@@ -237,16 +252,14 @@ const policy = block({
   rollout: percentage(limits.rolloutPercent).default(defaults.policy.rolloutPercent),
   onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
   onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
-  onFirewallDown: notYet(
-    'no firewall is known to be down but by telemetry, so onTelemetryLoss decides',
-    'pass',
-  ),
+  onFirewallDown: choice('pass', 'drop').default(defaults.policy.onFirewallDown),
   onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
   established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
 }).transform((value): Config['policy'] => ({
   mode: value.mode,
   rolloutPercent: value.rollout,
   onTelemetryLoss: value.onTelemetryLoss,
+  onFirewallDown: value.onFirewallDown,
   onAgentFailure: value.onAgentFailure,
   established: value.established,
 }));
@@ -263,7 +276,7 @@ const rule = z.strictObject(
     action: choice('redirect', 'pass', 'drop'),
     onFailure: choice('inherit', 'pass', 'drop').default('inherit'),
     log: yesOrNo.default(false),
-    firewall: notYet('there is one firewall, and it takes every flow'),
+    firewall: firewallNames.optional(),
   },
   { error: 'must be a block of keys with an action' },
 );

@@ -3,13 +3,21 @@
  * functions that the engine decides by, explained by looking at the rules one by one.
  */
 import { contains } from '../../engine/classifier/built-in.ts';
-import { builtInRule, classify, type Policy, verdictOf } from '../../engine/classifier/lookup.ts';
+import {
+  builtInRule,
+  classify,
+  firewallsOf,
+  type Policy,
+  verdictOf,
+} from '../../engine/classifier/lookup.ts';
 import { noRule } from '../../engine/classifier/rules.ts';
 import type { Config } from '../../engine/config.ts';
+import { symmetricHash } from '../../engine/flow-hash.ts';
 import { Verdict } from '../../engine/flows.ts';
 import { Protocol } from '../../parsers/ipv4.ts';
 import { formatAddress } from '../../parsers/text.ts';
 import { innerMtu } from '../../tunnel/encapsulation.ts';
+import { rendezvous } from '../../tunnel/firewalls.ts';
 import type { ReadConfig } from '../config/parse.ts';
 import { formatProtocol } from '../config/text.ts';
 import { createEncapsulation } from '../data-path.ts';
@@ -36,6 +44,8 @@ export type Explanation = {
   readonly effect: string;
   /** What happens while telemetry is lost; empty when that changes nothing. */
   readonly onFailure: string;
+  /** What happens while no firewall is healthy; empty when that changes nothing. */
+  readonly onFirewallDown: string;
   /** What happens when it was open before the agent started; empty when that changes nothing. */
   readonly established: string;
   /** Where it is sent; empty when it is not redirected. */
@@ -92,12 +102,13 @@ export class Decider {
       verdict,
       decidedBy: this.decidedBy(rule, connection),
       effect: wanted ? this.effect() : '',
-      onFailure: rule === builtInRule ? '' : this.onFailure(rule, verdict),
+      onFailure: this.onFailure(rule, verdict, 'onTelemetryLoss'),
+      onFirewallDown: redirected ? this.onFailure(rule, verdict, 'onFirewallDown') : '',
       established:
         redirected && connection.protocol === Protocol.Tcp
           ? `${config.policy.established} (policy.established)`
           : '',
-      firewall: redirected ? this.firewall() : '',
+      firewall: redirected ? this.firewall(rule, connection) : '',
       innerMtu: redirected ? this.innerMtu(agentMtu) : '',
       laterPackets: this.laterPackets(rule, verdict, connection),
       misses: rule === builtInRule ? [] : this.misses(rule, connection),
@@ -142,16 +153,34 @@ export class Decider {
     return `passes for ${100 - rolloutPercent}% of new flows, by hash (policy.rollout)`;
   }
 
-  private onFailure(rule: number, verdict: Explanation['verdict']): string {
+  private onFailure(
+    rule: number,
+    verdict: Explanation['verdict'],
+    key: 'onTelemetryLoss' | 'onFirewallDown',
+  ): string {
+    if (rule === builtInRule) return '';
     const own = rule === noRule ? 'inherit' : this.config.rules[rule]!.onFailure;
-    const loss = own === 'inherit' ? this.config.policy.onTelemetryLoss : own;
+    const loss = own === 'inherit' ? this.config.policy[key] : own;
     if (verdict === 'drop' || loss === verdict) return '';
-    return `${loss} (${own === 'inherit' ? 'policy.onTelemetryLoss' : 'onFailure of the rule'})`;
+    return `${loss} (${own === 'inherit' ? `policy.${key}` : 'onFailure of the rule'})`;
   }
 
-  private firewall(): string {
-    const { name, address } = this.config.firewalls[0]!;
-    return `${name} (${formatAddress(address)}) by ${this.config.tunnel.encapsulation}`;
+  /** The firewalls that may take it, the one that does while all are healthy first. */
+  private firewall(rule: number, connection: Connection): string {
+    const { firewalls, ha, tunnel } = this.config;
+    const set = firewallsOf(this.policy, rule);
+    const names = firewalls.flatMap(({ address, name }, i) =>
+      ((set >> i) & 1) === 1 ? `${name} (${formatAddress(address)})` : [],
+    );
+    const by = `by ${tunnel.encapsulation}`;
+    if (ha.distribution === 'active-passive' || names.length === 1) {
+      return `${names.join(', else ')} ${by}`;
+    }
+    const { local, localPort, protocol, remote, remotePort } = connection;
+    const hash = symmetricHash(local, remote, localPort, remotePort, protocol);
+    const seeds = firewalls.map(({ address }) => address);
+    const { address, name } = firewalls[rendezvous(seeds, set, hash)]!;
+    return `${name} (${formatAddress(address)}) ${by}, the hash's choice of ${names.length}`;
   }
 
   private innerMtu(agentMtu: number | undefined): string {

@@ -13,6 +13,7 @@ export function drawExplanation(explanation: Explanation, all: boolean): string 
     ['through', explanation.firewall],
     ['inner MTU', explanation.innerMtu],
     ['if telemetry is lost', explanation.onFailure],
+    ['if none is healthy', explanation.onFirewallDown],
     ['if open before', explanation.established],
     ['later packets', explanation.laterPackets],
   ];

@@ -1,5 +1,5 @@
 /** The status of an agent on one screen of a terminal: 80 columns, the answers first. */
-import type { AgentState, AgentStatus, RuleStatus } from '../../control/status.ts';
+import type { AgentState, AgentStatus, FirewallStatus, RuleStatus } from '../../control/status.ts';
 import { formatBytes } from '../table.ts';
 import { type Colors, cut, formatAge, formatCount, kernelWords, wrap } from './format.ts';
 
@@ -88,12 +88,23 @@ function interfaces(status: AgentStatus, colors: Colors): string[] {
   });
 }
 
-function firewalls({ firewalls: all, innerMtu, tunnel }: AgentStatus, colors: Colors): string[] {
-  return all.flatMap(({ active, address, name }, index) => {
-    const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
-    const words = `${name}  ${address}  ${active ? `active, ${through}` : 'standby'}`;
-    return labelled(index === 0 ? 'firewall' : '', words, paintIf(!active, colors.dim));
+function firewalls(status: AgentStatus, colors: Colors): string[] {
+  return status.firewalls.flatMap((firewall, index) => {
+    const words = `${firewall.name}  ${firewall.address}  ${firewallWords(status, firewall)}`;
+    const paint = firewall.usable ? (firewall.active ? plain : colors.dim) : colors.yellow;
+    return labelled(index === 0 ? 'firewall' : '', words, paint);
   });
+}
+
+function firewallWords({ tunnel }: AgentStatus, firewall: FirewallStatus): string {
+  const { active, heldDown, innerMtu, probe, sinceMs, usable, why } = firewall;
+  const lasting = sinceMs < 0 ? '' : ` for ${formatAge(sinceMs)}`;
+  if (!usable) return `NOT usable${lasting}: ${why}`;
+  const answers =
+    probe.state === 'answered' ? `, answers in ${probe.roundTripMs.toFixed(2)} ms` : '';
+  if (!active) return `standby${heldDown ? ', held down' : ''}${lasting}${answers}`;
+  const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
+  return `active${lasting}${answers}, ${through}`;
 }
 
 function gateWords({ gate }: AgentStatus): string {

@@ -198,14 +198,19 @@ function redundant(prepared: Prepared, index: number, context: LintContext): Fin
     const text = `${named(rules, index)} changes nothing: ${named(rules, later)} decides the same`;
     return finding('redundant', 'note', rules, index, [later], text);
   }
-  const isDefault = rule.verdict === context.default && rule.onFailure === 'inherit' && !rule.log;
-  if (!isDefault) return undefined;
+  const isPlain = rule.onFailure === 'inherit' && rule.firewalls === -1 && !rule.log;
+  if (rule.verdict !== context.default || !isPlain) return undefined;
   const text = `${named(rules, index)} changes nothing: the default decides the same`;
   return finding('redundant', 'note', rules, index, [], text);
 }
 
 function hasSameConsequences(a: Rule, b: Rule): boolean {
-  return a.verdict === b.verdict && a.onFailure === b.onFailure && a.log === b.log;
+  return (
+    a.verdict === b.verdict &&
+    a.onFailure === b.onFailure &&
+    a.firewalls === b.firewalls &&
+    a.log === b.log
+  );
 }
 
 function selfCutting(
@@ -277,6 +282,7 @@ function setsOf(
     line: 0,
     verdict: Verdict.Pass,
     onFailure: 'inherit',
+    firewalls: -1,
     log: false,
   });
   return set === undefined ? [] : [set];

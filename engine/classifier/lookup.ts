@@ -26,6 +26,10 @@ export type Policy = {
   readonly verdicts: Uint8Array;
   /** By rule: OnFailure. */
   readonly onFailure: Uint8Array;
+  /** By rule: the set of firewalls that may take its connections, bit i for the i-th. */
+  readonly firewalls: Uint16Array;
+  /** The set of all firewalls, which take what no rule matches. */
+  readonly allFirewalls: number;
   /** Connections by rule that decided them, in shared memory; the last is the default's. */
   readonly hits: Float64Array;
   /** What no rule matches: Redirect, Pass or Drop. */
@@ -33,6 +37,8 @@ export type Policy = {
   readonly established: Established;
   /** OnFailure.Pass or OnFailure.Drop: when telemetry is lost, where no rule says otherwise. */
   readonly onTelemetryLoss: OnFailure;
+  /** The same for when firewalls take telemetry and none of them is healthy. */
+  readonly onFirewallDown: OnFailure;
   /** Look, count, and redirect nothing. */
   readonly observe: boolean;
   /** Percentage of new flows that is redirected. */
@@ -85,6 +91,11 @@ export function verdictOf(
 /** What the rule says for when the firewall cannot be used; Inherit for the default. */
 export function onFailureOf(policy: Policy, rule: number): OnFailure {
   return rule >= 0 ? (policy.onFailure[rule] as OnFailure) : OnFailure.Inherit;
+}
+
+/** The set of firewalls that may take its connections. */
+export function firewallsOf(policy: Policy, rule: number): number {
+  return rule >= 0 ? policy.firewalls[rule] : policy.allFirewalls;
 }
 
 /**

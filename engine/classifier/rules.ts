@@ -29,6 +29,8 @@ export type Rule = {
   readonly verdict: Verdict;
   /** Overrides onTelemetryLoss and onFirewallDown for its connections. */
   readonly onFailure: 'inherit' | 'pass' | 'drop';
+  /** Which firewalls may take its connections: bit i for the i-th; -1: all. */
+  readonly firewalls: number;
   readonly log: boolean;
 };
 

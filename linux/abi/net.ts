@@ -62,6 +62,17 @@ export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
 /** bits/socket.h; the data follows at `size`, each message is padded to 8 bytes. */
 export const cmsghdr = { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } as const;
 
+/** linux/errqueue.h; the sockaddr_in of whoever reports it follows (SO_EE_OFFENDER). */
+export const sock_extended_err = {
+  size: 16,
+  ee_errno: 0,
+  ee_origin: 4,
+  ee_type: 5,
+  ee_code: 6,
+  ee_info: 8,
+} as const;
+export const SO_EE_ORIGIN_ICMP = 2;
+
 /** bits/socket.h, asm-generic/socket.h, netinet/in.h, linux/in.h, linux/udp.h */
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -74,6 +85,7 @@ export const SOCK_CLOEXEC = 0o2000000;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
+export const MSG_ERRQUEUE = 0x2000;
 export const SOL_SOCKET = 1;
 export const SO_SNDBUF = 7;
 export const SO_RCVBUF = 8;
@@ -83,8 +95,10 @@ export const IPPROTO_IP = 0;
 export const IP_TOS = 1;
 export const IP_TTL = 2;
 export const IP_MTU_DISCOVER = 10;
+export const IP_RECVERR = 11;
 export const IP_MTU = 14;
 export const IP_PMTUDISC_DO = 2;
+export const IP_PMTUDISC_PROBE = 3;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;

@@ -30,8 +30,8 @@ const rows: [text: string, problem: string][] = [
   // What must be there.
   [file({ version: '' }), 'f:1:1: version: is missing: write version: 1'],
   [file({ version: 'version: 2' }), 'f:1:10: version: must be 1'],
-  ['version: 1\n', 'f:1:1: firewalls: is missing: a list with one firewall is needed'],
-  [file({ firewalls: 'firewalls: []' }), 'f:2:1: firewalls: must have one entry'],
+  ['version: 1\n', 'f:1:1: firewalls: is missing: a list with a firewall is needed'],
+  [file({ firewalls: 'firewalls: []' }), 'f:2:1: firewalls: must have an entry'],
   [file({ firewalls: 'firewalls: [1]' }), 'f:2:13: firewalls[0]: must be a block with name'],
   [
     file({ firewalls: firewall('name: a') }),
@@ -194,13 +194,31 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'workload: { group: { members: [10.1.0.0/24] } }' }),
     'f:6:13: workload.group: not supported yet: ',
   ],
-  [file({ x: 'ha: { preempt: true }' }), 'f:6:7: ha.preempt: not supported yet: '],
-  [file({ x: 'ha: { holdDown: 5s }' }), 'f:6:7: ha.holdDown: not supported yet: '],
-  [file({ x: 'ha: { sessionSync: false }' }), 'f:6:7: ha.sessionSync: not supported yet: '],
+  [file({ x: 'ha: { preempt: 1 }' }), 'f:6:16: ha.preempt: must be true or false, not 1'],
+  [file({ x: 'ha: { holdDown: 2h }' }), 'f:6:17: ha.holdDown: must be a duration from 0s to 60m'],
   [
-    file({ x: 'ha: { probe: { interval: 2s, failures: 3 } }' }),
-    'f:6:7: ha.probe: not supported yet: ',
+    file({ x: 'ha: { distribution: random }' }),
+    'f:6:21: ha.distribution: must be active-passive or flow-hash, not "random"',
   ],
+  [file({ x: 'ha: { onLoss: move }' }), 'f:6:15: ha.onLoss: must be rebalance or stick or reset'],
+  [
+    file({ x: 'ha: { probe: { interval: 50ms } }' }),
+    'f:6:26: ha.probe.interval: must be a duration from 100ms to 1m',
+  ],
+  [
+    file({ x: 'ha: { probe: { failures: 0 } }' }),
+    'f:6:26: ha.probe.failures: must be a whole number from 1 to 10',
+  ],
+  [
+    file({ x: 'ha: { probe: { kind: tcp } }' }),
+    'f:6:7: ha.probe.port: is missing: tcp needs a port',
+  ],
+  [file({ x: 'ha: { probe: { port: 80 } }' }), 'f:6:16: ha.probe.port: is for tcp, http and https'],
+  [
+    file({ x: 'ha: { probe: { kind: tcp, port: 80, path: /x } }' }),
+    'f:6:37: ha.probe.path: is for http and https only',
+  ],
+  [file({ x: 'ha: { probe: on }' }), 'f:6:14: ha.probe: must be'],
   [
     file({ x: 'tunnel: { encapsulation: gre }' }),
     'f:6:26: tunnel.encapsulation: must be geneve or gwlb or gcp or vxlan, not "gre"',
@@ -227,8 +245,8 @@ const rows: [text: string, problem: string][] = [
   ],
   [file({ x: 'tunnel: { gcp: { profileId: -1 } }' }), 'f:6:29: tunnel.gcp.profileId: must be a'],
   [
-    file({ x: 'policy: { onFirewallDown: drop }' }),
-    'f:6:11: policy.onFirewallDown: not supported yet: ',
+    file({ x: 'policy: { onFirewallDown: stop }' }),
+    'f:6:27: policy.onFirewallDown: must be pass or drop, not "stop"',
   ],
   [file({ x: 'policy: { onBoot: drop }' }), 'f:6:11: policy.onBoot: not supported yet: '],
   [

@@ -14,7 +14,7 @@ t.test("the contract's rules, as the classifier takes them", async (t) => {
   const policy = contract.slice(contract.indexOf('sets:'), contract.indexOf('limits:'));
   const config = parseConfig(file({ x: policy }), 'f');
   const any = { local: [], remote: [], localPort: [], remotePort: [] };
-  const plain = { ...any, onFailure: 'inherit', log: false };
+  const plain = { ...any, onFailure: 'inherit', firewalls: -1, log: false };
   t.equal(config.default, 'redirect');
   const port = (number: number) => [{ first: number, last: number }];
   const first = 5 + policy.slice(0, policy.indexOf('- { name: dns')).split('\n').length;
@@ -109,8 +109,8 @@ const rows: [text: string, problem: string][] = [
     'f:7:21: rules[0].remotPort: unknown key: did you mean remotePort?',
   ],
   [
-    rules('{ action: pass, firewall: fw-a }'),
-    'f:7:21: rules[0].firewall: not supported yet: there is one firewall',
+    rules('{ action: pass, firewall: [fw-a, fw-b] }'),
+    'f:7:31: rules[0].firewall: there is no firewall fw-b: did you mean fw-a?',
   ],
   [
     rules('{ name: a, action: pass }', '{ name: a, action: drop }'),

@@ -15,6 +15,14 @@ t.test('the smallest file has every default', async (t) => {
       telemetry: { address: 0x0a090004, port: 443, ca: '/etc/ca.pem', pin: '' },
     },
   ]);
+  t.same(config.ha, {
+    distribution: 'active-passive',
+    preempt: false,
+    holdDownMs: 10_000,
+    sessionSync: true,
+    onLoss: 'rebalance',
+    probe: { kind: 'tunnel', intervalMs: 1000, failures: 3, port: 0, path: '' },
+  });
   t.match(config.tunnel, { encapsulation: 'geneve', vni: 48813, port: 6081, mtu: 0 });
   t.match(config.tunnel.vxlan, { egressVni: 48813, ingressVni: 48813 });
   t.same(config.telemetry, defaults.telemetry);
@@ -46,12 +54,19 @@ firewalls:
       pin: "${pin}"
       clientCertificate: /etc/client.pem
       clientKey: /etc/client.key
-ha: { preempt: false, holdDown: 10s, sessionSync: true, probe: { interval: 1s, failures: 3 } }
+ha:
+  distribution: flow-hash
+  preempt: true
+  holdDown: 3s
+  sessionSync: false
+  onLoss: reset
+  probe: { kind: https, interval: 100ms, failures: 5, port: 443, path: /health }
 tunnel:
   encapsulation: vxlan
   vni: 7
   mtu: 9000
-  geneve: { inner: ethernet, optionClass: 0xFFF2, optionType: 0x21 }
+  geneve: { inner: ethernet, optionClass: 0xFFF2, optionType: 0x21,
+    optionData: "aa00bbcc00000000", directionBit: 9, cookieAt: none }
   gwlb: { endpointId: "0x0123456789ABCDEF", attachmentId: 0x10 }
   gcp: { endpointId: "0xCAFE0001cafe0002", profileId: 255 }
   vxlan: { egressVni: 800, innerSource: 02:00:00:00:00:0A, innerDestination: 02:00:00:00:00:0b }
@@ -60,7 +75,7 @@ policy:
   mode: observe
   rollout: 25%
   onTelemetryLoss: drop
-  onFirewallDown: pass
+  onFirewallDown: drop
   onAgentFailure: drop
   onBoot: pass
   established: reset
@@ -99,12 +114,27 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
         },
       },
     ],
+    ha: {
+      distribution: 'flow-hash',
+      preempt: true,
+      holdDownMs: 3000,
+      sessionSync: false,
+      onLoss: 'reset',
+      probe: { kind: 'https', intervalMs: 100, failures: 5, port: 443, path: '/health' },
+    },
     tunnel: {
       encapsulation: 'vxlan',
       vni: 7,
       port: 4789,
       mtu: 9000,
-      geneve: { inner: 'ethernet', optionClass: 0xfff2, optionType: 0x21 },
+      geneve: {
+        inner: 'ethernet',
+        optionClass: 0xfff2,
+        optionType: 0x21,
+        optionData: 'aa00bbcc00000000',
+        directionBit: 9,
+        cookieAt: -1,
+      },
       gwlb: { endpointId: '0123456789abcdef', attachmentId: '0000000000000010' },
       gcp: { endpointId: 'cafe0001cafe0002', profileId: '00000000000000ff' },
       vxlan: {
@@ -119,6 +149,7 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
       mode: 'observe',
       rolloutPercent: 25,
       onTelemetryLoss: 'drop',
+      onFirewallDown: 'drop',
       onAgentFailure: 'drop',
       established: 'reset',
     },
@@ -158,11 +189,35 @@ t.test('an alias bomb is refused, an ordinary alias is not', async (t) => {
   t.match(parseConfig(text, 'f').policy, { onTelemetryLoss: 'drop', onAgentFailure: 'drop' });
 });
 
+t.test('a firewall of a gateway is not probed unless one says so', async (t) => {
+  const gateway = parseConfig(file({ x: 'tunnel: { encapsulation: gwlb }' }), 'f');
+  t.equal(gateway.ha.probe.kind, 'off');
+  const told = 'tunnel: { encapsulation: gwlb }\nha: { probe: { kind: tcp, port: 80 } }';
+  t.match(parseConfig(file({ x: told }), 'f').ha.probe, { kind: 'tcp', port: 80 });
+});
+
+t.test('several firewalls differ by name and address, and rules name them', async (t) => {
+  const one = (name: string, address: string) =>
+    `  - { name: ${name}, address: ${address}, telemetry: ` +
+    `{ url: "https://${address}/v1", ca: /etc/ca.pem } }`;
+  const firewalls = (...rows: string[]) => ({ firewalls: ['firewalls:', ...rows].join('\n') });
+  const three = firewalls(one('a', '10.9.0.4'), one('b', '10.9.0.5'), one('c', '10.9.0.6'));
+  const rules = 'rules: [{ action: redirect, firewall: [c, a] }, { action: redirect }]';
+  const config = parseConfig(file({ ...three, x: rules }), 'f');
+  t.same(
+    config.rules.map((rule) => rule.firewalls),
+    [0b101, -1],
+  );
+  t.match(problemsOf(file(firewalls(one('a', '10.9.0.4'), one('a', '10.9.0.4')))), [
+    /^f:4:13: firewalls\[1\].name: a is the name of another firewall already/,
+    /^f:4:25: firewalls\[1\].address: 10.9.0.4 is the address of a already/,
+  ]);
+  const many = Array.from({ length: 17 }, (_, i) => one(`f${i}`, `10.9.1.${i}`));
+  t.match(problemsOf(file(firewalls(...many))), [/firewalls: must have at most 16 entries/]);
+});
+
 t.test('the contract: what this version refuses of it, each by its name', async (t) => {
   const text = readFileSync('test/golden/config.example.yaml', 'utf8');
-  t.match(problemsOf(text), [
-    /^f:\d+:3: workload.group: not supported yet: /,
-    /^f:\d+:1: firewalls: not supported yet: more than one firewall/,
-  ]);
-  t.equal(problemsOf(text).length, 2);
+  t.match(problemsOf(text), [/^f:\d+:3: workload.group: not supported yet: /]);
+  t.equal(problemsOf(text).length, 1);
 });

@@ -22,7 +22,7 @@ function open(t: Test, records: number) {
     ring,
     names: {
       interfaces: ['eth0'],
-      firewall: 'fw-1',
+      firewall: (firewall) => `fw-${firewall + 1}`,
       rule: (rule, generation) => `${rule} of ${generation}`,
     },
     failed: (message) => failures.push(message),
@@ -36,7 +36,7 @@ function open(t: Test, records: number) {
     begin(port: number, verdict: Verdict = Verdict.Redirect, nowTick = 100): number {
       flows.find(local, remote, port, 443, 6);
       const flow = flows.insert(0, 0, verdict, nowTick);
-      flows.describe(flow, 3, 1, OnFailure.Inherit);
+      flows.describe(flow, 3, 1, OnFailure.Inherit, 1, 0);
       return flow;
     },
     lines(): Line[] {
@@ -142,7 +142,7 @@ t.test('lines per second are bounded, and the file may be truncated', async (t) 
 t.test('a full disk costs lines and is told once', async (t) => {
   const ring = new SharedArrayBuffer(flowLogByteLength(64));
   const failures: string[] = [];
-  const names = { interfaces: [], firewall: '', rule: () => '' };
+  const names = { interfaces: [], firewall: () => '', rule: () => '' };
   const log = new FlowLog({
     file: '/dev/full',
     ring,
@@ -152,7 +152,7 @@ t.test('a full disk costs lines and is told once', async (t) => {
   const flows = new Flows(64, new SharedArrayBuffer(flowColumnsByteLength(64)), ring);
   for (let round = 0; round < 3; round++) {
     flows.find(local, remote, round, 443, 6);
-    flows.describe(flows.insert(0, 0, Verdict.Redirect, 1), 0, 1, OnFailure.Inherit);
+    flows.describe(flows.insert(0, 0, Verdict.Redirect, 1), 0, 1, OnFailure.Inherit, 1, 0);
     log.drain();
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

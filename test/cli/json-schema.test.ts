@@ -41,6 +41,9 @@ const good: string[] = [
   file({ x: 'rules: [{ action: pass, localPort: ["80", " 1-2 ", any], remote: any }]' }),
   file({ x: 'rules: [{ action: pass, protocol: 0, firewall: }]' }),
   file({ x: 'policy: { mode: observe, rollout: 0%, established: reset }\ndefault: drop' }),
+  file({ x: 'rules: [{ action: pass, firewall: fw-a }, { action: drop, firewall: [fw-a] }]' }),
+  file({ x: 'ha: { distribution: flow-hash, onLoss: stick, probe: off }' }),
+  file({ x: 'ha: { probe: { kind: https, port: 443, path: /health, interval: 100ms } }' }),
   file({ x: 'tunnel: { mtu: auto, geneve: , vni: 0x10 }\nha: { preempt: false }' }),
   file({ x: 'tunnel: { encapsulation: gwlb, gwlb: { endpointId: "0xffffffffffffffff" } }' }),
   file({ x: 'tunnel: { encapsulation: gcp, gcp: { endpointId: "00ff00ff", profileId: 7 } }' }),
@@ -63,7 +66,8 @@ const badShape: string[] = [
   file({ x: 'rules: [{ action: pass, remote: example.org }]' }),
   file({ x: 'rules: [{ action: pass, protocol: sctp }]' }),
   file({ x: 'rules: [{ action: pass, log: 1 }]' }),
-  file({ x: 'rules: [{ action: pass, firewall: fw-a }]' }),
+  file({ x: 'rules: [{ action: pass, firewall: 7 }]' }),
+  file({ x: 'ha: { probe: { kind: ping } }' }),
   file({ x: 'sets: [1]' }),
   file({ x: 'sets: { 1a: [1] }' }),
   file({ x: 'sets: { a: [] }' }),
@@ -81,6 +85,8 @@ const badShape: string[] = [
 /** What only the reader can see. */
 const badMeaning: string[] = [
   file({ x: 'rules: [{ action: pass, remote: $a }]' }),
+  file({ x: 'rules: [{ action: pass, firewall: fw-b }]' }),
+  file({ x: 'ha: { probe: { kind: tcp } }' }),
   file({ x: 'rules: [{ action: pass, remote: 10.0.0.1/8 }]' }),
   file({ x: 'rules: [{ action: pass, localPort: 9-1 }]' }),
   file({ x: 'rules: [{ action: pass, protocol: icmp, localPort: 9 }]' }),

@@ -4,7 +4,11 @@ import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { Flows, Verdict } from '../../engine/flows.ts';
 import { address, TCP } from '../support/packets.ts';
 
-const names = { interfaces: ['eth0'], rule: (rule: number) => `rule ${rule}` };
+const names = {
+  interfaces: ['eth0'],
+  rule: (rule: number) => `rule ${rule}`,
+  firewall: (firewall: number) => (firewall === 255 ? '' : `fw-${firewall}`),
+};
 
 function query(text: string) {
   return parseFlowQuery(new URLSearchParams(text));
@@ -15,7 +19,7 @@ function table(): Flows {
   const add = (remote: string, port: number, protocol: number, verdict: Verdict, bytes: number) => {
     flows.find(address('10.1.0.10'), address(remote), 40000, port, protocol);
     const flow = flows.insert(0, 0, verdict, 100);
-    flows.describe(flow, port, 1, 0);
+    flows.describe(flow, port, 1, 0, 1, 0);
     flows.account(flow, 0, 1, bytes);
     flows.account(flow, 1, 2, 10);
     return flow;
@@ -24,7 +28,7 @@ function table(): Flows {
   add('10.2.0.21', 53, 17, Verdict.Pass, 5000);
   flows.find(address('10.2.0.22'), address('10.1.0.10'), 50000, 22, 6);
   const flow = flows.insert(1, 0, Verdict.PassEstablished, 50);
-  flows.describe(flow, -1, 1, 0);
+  flows.describe(flow, -1, 1, 0, 1, 255);
   flows.touch(flow, TCP.RST, 120);
   return flows;
 }
@@ -43,6 +47,7 @@ t.test('a flow is told as the host sees it', async (t) => {
       interface: 'eth0',
       verdict: 'redirect',
       rule: 'rule 80',
+      firewall: 'fw-0',
       state: 'opening',
       by: 'agent',
       ageMs: 5000,

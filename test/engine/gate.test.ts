@@ -1,11 +1,11 @@
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import {
-  createGate,
+  createGates,
   GateCause,
   gateCauseNames,
   gateCauseSentence,
-  openGate,
+  openGates,
 } from '../../engine/gate.ts';
 
 t.test('open until the deadline and never longer', async (t) => {
@@ -20,14 +20,14 @@ t.test('open until the deadline and never longer', async (t) => {
     ['ticks beyond 32 bits, expired', 2 ** 32 * 100 + 100, 2 ** 32 * 100 + 200, false],
   ];
   for (const [name, deadlineMs, nowMs, open] of rows) {
-    const gate = createGate();
+    const [gate] = createGates(1);
     gate.renew(deadlineMs);
     t.equal(gate.isOpen(nowMs), open, name);
   }
 });
 
 t.test('states, causes and generations', async (t) => {
-  const gate = createGate();
+  const [gate] = createGates(1);
   t.equal(gate.isOpen(0), false, 'a new gate is closed');
   t.match(gate.status(0), { open: false, cause: 'starting', generation: 0, leaseMs: 0 });
   t.ok(gate.renew(2_000));
@@ -48,12 +48,12 @@ t.test('states, causes and generations', async (t) => {
 });
 
 t.test('another thread renews and closes the same gate', async (t) => {
-  const gate = createGate();
+  const [gate] = createGates(1);
   const file = new URL('../../engine/gate.js', import.meta.url).href;
   const code = `
     const { workerData, parentPort } = require('node:worker_threads');
-    import(${JSON.stringify(file)}).then(({ openGate }) => {
-      const gate = openGate(workerData);
+    import(${JSON.stringify(file)}).then(({ openGates }) => {
+      const [gate] = openGates(workerData);
       gate.renew(5_000);
       parentPort.once('message', () => gate.close(4));
       parentPort.postMessage('renewed');
@@ -64,7 +64,18 @@ t.test('another thread renews and closes the same gate', async (t) => {
   worker.postMessage('close');
   await new Promise((resolve) => worker.once('exit', resolve));
   t.equal(gate.isOpen(1_000), false);
-  t.equal(openGate(gate.shared).status(0).cause, gateCauseNames[4]);
+  t.equal(openGates(gate.shared)[0].status(0).cause, gateCauseNames[4]);
+});
+
+t.test('each firewall has a gate of its own in one memory', async (t) => {
+  const gates = createGates(3);
+  t.equal(new Set(gates.map(({ shared }) => shared)).size, 1);
+  gates[1].renew(5_000);
+  gates[2].close(GateCause.TelemetryTimeout);
+  t.same(
+    openGates(gates[0].shared).map((gate) => gate.status(1_000).cause),
+    ['starting', 'open', 'telemetry-timeout'],
+  );
 });
 
 t.test('every cause has a name of its own and a sentence', async (t) => {

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { leaseMs } from '../../engine/config.ts';
 import { countersByteLength, openPublishedCounters } from '../../engine/counters.ts';
-import { createGate } from '../../engine/gate.ts';
+import { createGates } from '../../engine/gate.ts';
 import type { StateChange } from '../../engine/telemetry.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../../engine/telemetry-thread.ts';
 import { Reason } from '../../parsers/reason.ts';
@@ -78,28 +78,34 @@ async function firewall(mode: { hang: boolean; status: number }) {
   return { url: `https://127.0.0.1:${port}/v1/metrics`, bodies, kill };
 }
 
-function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
-  const gate = createGate();
-  const counters = new SharedArrayBuffer(countersByteLength);
-  const changes: StateChange[] = [];
-  const deaths: string[] = [];
-  const data: TelemetryWorkerData = {
+function target(url: string, firewall: string): TelemetryWorkerData['targets'][number] {
+  return {
     url,
     credentials: { ca: authority.certificate, pin: '', clientCertificate: '', clientKey: '' },
-    schedule,
     identity: {
       version: '0.1.0',
       host: 'workload',
       instance: 'instance-1',
-      firewall: 'fw-a',
+      firewall,
       startedMs: 1_700_000_000_000,
     },
-    gate: gate.shared,
+  };
+}
+
+function start(url: string, overrides: Partial<TelemetryWorkerData> = {}) {
+  const [gate] = createGates(1);
+  const counters = new SharedArrayBuffer(countersByteLength);
+  const changes: StateChange[] = [];
+  const deaths: string[] = [];
+  const data: TelemetryWorkerData = {
+    targets: [target(url, 'fw-a')],
+    schedule,
+    gates: gate.shared,
     counters,
     ...overrides,
   };
-  const thread = new TelemetryThread(data, gate, {
-    change: (change) => changes.push(change),
+  const thread = new TelemetryThread(data, [gate], {
+    change: (_firewall, change) => changes.push(change),
     died: (message) => deaths.push(message),
     failed: (message) => deaths.push(`failed: ${message}`),
   });

@@ -94,6 +94,8 @@ export class FakeSocket implements TunnelSocket {
   readonly sent: SentDatagram[] = [];
   readonly inbox: { bytes: Uint8Array; source: number; segmentSize?: number }[] = [];
   mtu = 1500;
+  /** By peer, where it differs. */
+  readonly mtus = new Map<number, number>();
   /** What flush answers for every send. */
   answer: Reason = Reason.Ok;
   private readonly arena: Arena;
@@ -138,8 +140,8 @@ export class FakeSocket implements TunnelSocket {
     return count;
   }
 
-  pathMtu(): number {
-    return this.mtu;
+  pathMtu(peer: number): number {
+    return this.mtus.get(peer) ?? this.mtu;
   }
 }
 
@@ -184,7 +186,7 @@ export class FakeSteering implements Steering {
 
 /** Remembers what it was told; a test plays the programs. */
 export class FakeCarrier implements Carrier {
-  capacity = 0;
+  readonly capacity = 64;
   readonly begun: number[] = [];
   readonly reminded: number[] = [];
   readonly ended: number[] = [];
@@ -196,7 +198,7 @@ export class FakeCarrier implements Carrier {
   >;
   innerMtu = 0;
 
-  begin(flow: number): boolean {
+  begin(flow: number): void {
     this.begun.push(flow);
     for (const at of [2 * flow, 2 * flow + 1]) {
       this.counts.given[at] = 0;
@@ -204,7 +206,6 @@ export class FakeCarrier implements Carrier {
       this.counts.sent[at] = -1;
       this.counts.delivered[at] = -1;
     }
-    return true;
   }
   remind(flow: number): void {
     this.reminded.push(flow);
@@ -228,7 +229,7 @@ export class FakeCarrier implements Carrier {
     totals.fill(0);
     totals.set(this.carriedTotals.get(flow) ?? []);
   }
-  setInnerMtu(_peer: number, innerMtu: number): void {
+  setInnerMtu(_firewall: number, innerMtu: number): void {
     this.innerMtu = innerMtu;
   }
 }
@@ -251,7 +252,7 @@ export type FakeIo = Io & {
   clock: FakeClock;
 };
 
-export function createFakeIo(arena: Arena, carrier = new FakeCarrier()): FakeIo {
+export function createFakeIo(arena: Arena): FakeIo {
   const egress = new FakeDevice(arena, Direction.Egress);
   const ingress = new FakeDevice(arena, Direction.Ingress);
   const clock = new FakeClock();
@@ -262,7 +263,7 @@ export function createFakeIo(arena: Arena, carrier = new FakeCarrier()): FakeIo 
     openers: [],
     socket: new FakeSocket(arena),
     steering: new FakeSteering(),
-    carrier,
+    carrier: new FakeCarrier(),
     clock,
     readiness: {
       wait(timeoutMs: number): void {

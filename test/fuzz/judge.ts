@@ -60,7 +60,7 @@ export function feedAndJudge(world: World, fed: Sample, direction: 0 | 1): Reaso
   // A forged first fragment that stands for many would be hard to tell from those that it frees.
   const sample = waiting.length > 0 ? { ...fed, gso: 0 } : fed;
   world.devices[direction].inbox.push(sample);
-  const { innerMtu } = world.path;
+  const innerMtu = world.path.peers.smallestMtu;
   const delta = world.breathe();
   const fates = [...delta.keys()].filter((reason) => delta[reason] !== 0);
   const total = fates.reduce((sum, reason) => sum + delta[reason], 0);

@@ -19,7 +19,7 @@ function create(sabotage: (world: World, random: Random) => void) {
     seedCrypto(random);
     const policy = random.pick(policies);
     const world = createWorld(arena, { policy, flows: 128, mtu: random.pick(mtus) });
-    const { innerMtu } = world.path;
+    const innerMtu = world.path.peers.smallestMtu;
     must(innerMtu === innerMtuOf(world), () => `MTU ${innerMtu}`);
     sabotage(world, random);
     const mutator = new Mutator(random, samples);

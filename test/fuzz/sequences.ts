@@ -86,7 +86,7 @@ class Sequence {
     for (let i = 0; i < 2 * batchSize; i++) {
       const sample = random.once(2) ? this.mutator.next() : this.mutator.pick();
       const { inbox } = world.devices[directionOf(sample.bytes)];
-      if (sample.gso !== 0 || sample.bytes.length > world.path.innerMtu) continue;
+      if (sample.gso !== 0 || sample.bytes.length > world.path.peers.smallestMtu) continue;
       if (isFragment(sample)) continue;
       if (inbox.length === batchSize) continue;
       inbox.push(sample);

@@ -11,10 +11,11 @@ import {
   createCounters,
   openPublishedCounters,
 } from '../../engine/counters.ts';
+import { firewallColumnsByteLength } from '../../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
-import { Flows } from '../../engine/flows.ts';
+import { Flows, OnFailure } from '../../engine/flows.ts';
 import { Fragments } from '../../engine/fragments.ts';
-import { createGate } from '../../engine/gate.ts';
+import { createGates } from '../../engine/gate.ts';
 import type {
   DatagramBatch,
   Direction,
@@ -25,12 +26,13 @@ import type {
 } from '../../engine/io.ts';
 import { Loop } from '../../engine/loop.ts';
 import { GateView, type Path } from '../../engine/path.ts';
+import { Peers } from '../../engine/peers.ts';
 import { decodeVirtioHeader } from '../../linux/tun.ts';
 import { Reason } from '../../parsers/reason.ts';
-import { innerMtu } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
 import { FakeCarrier, FakeClock, FakeSteering } from '../fakes/io.ts';
+import { peerOptions } from '../support/engine.ts';
 import { address } from '../support/packets.ts';
 import type { Decoded } from './decode.ts';
 import { GuardedView, poison } from './guard.ts';
@@ -238,29 +240,35 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     inner: 'ipv4',
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
+  const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(1));
   const carrier = new FakeCarrier();
+  const io = { devices, openers: [], socket, steering, carrier, clock, readiness };
+  const gates = createGates(1);
+  const [gate] = gates;
+  gate.renew(clock.nowMs + 3_600_000);
   const counters = createCounters();
   const flows = new Flows(options.flows, flowMemory);
+  const peers = new Peers(peerOptions({}), gates, firewallMemory, arena, encapsulation, io);
   const path: Path = {
-    io: { devices, openers: [], socket, steering, carrier, clock, readiness },
+    io,
     arena,
     counters,
     flows,
-    carried: new CarriedFlows(carrier, flows, counters),
+    carried: new CarriedFlows(carrier, flows, counters, peers.columns),
     fragments: new Fragments(64),
     policy: options.policy,
     encapsulation,
     devices,
     joinUdp: true,
-    peer: firewall,
+    peers,
     nowTick: 0,
     gate: GateView.Pass,
-    innerMtu: innerMtu(1500, encapsulation),
+    onLoss: OnFailure.Pass,
+    passedReason: Reason.PassedGateClosed,
+    droppedReason: Reason.DroppedGateClosed,
   };
-  const gate = createGate();
-  gate.renew(clock.nowMs + 3_600_000);
   const shared = openPublishedCounters(new SharedArrayBuffer(countersByteLength));
-  const loop = new Loop(path, gate, shared, mtuLimit);
+  const loop = new Loop(path, shared, mtuLimit);
   return {
     arena,
     clock,

@@ -214,6 +214,7 @@ export function makeRule(fields: Partial<Rule>): Rule {
     remotePort: [],
     verdict: Verdict.Redirect,
     onFailure: 'inherit',
+    firewalls: -1,
     log: false,
     ...fields,
   };

@@ -56,7 +56,7 @@ const tunnel = (encapsulation: Tunnel['encapsulation'], parts: Partial<Tunnel> =
 export const profiles: Record<string, Tunnel> = {
   geneve: tunnel('geneve'),
   'geneve, Ethernet inside': tunnel('geneve', {
-    geneve: { inner: 'ethernet', optionClass: 0xfff1, optionType: 0x20 },
+    geneve: { ...defaults.tunnel.geneve, inner: 'ethernet' },
   }),
   gwlb: tunnel('gwlb'),
   gcp: tunnel('gcp'),

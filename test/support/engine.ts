@@ -8,9 +8,11 @@ import { Established, type Policy } from '../../engine/classifier/lookup.ts';
 import { Opener, type Rule } from '../../engine/classifier/rules.ts';
 import { countersByteLength, openPublishedCounters, snapshot } from '../../engine/counters.ts';
 import { createEngine } from '../../engine/engine.ts';
-import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
+import { firewallColumnsByteLength, openFirewallColumns } from '../../engine/firewall-columns.ts';
+import { flowColumnsByteLength, openFlowColumns } from '../../engine/flow-columns.ts';
 import { OnFailure, Verdict } from '../../engine/flows.ts';
-import { createGate } from '../../engine/gate.ts';
+import { createGates } from '../../engine/gate.ts';
+import { OnLoss, type PeerOptions } from '../../engine/peers.ts';
 import { reasonNames } from '../../parsers/reason.ts';
 import type { Encapsulation } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
@@ -49,26 +51,52 @@ export function rule(parts: Partial<Rule>): Rule {
     remotePort: [],
     verdict: Verdict.Pass,
     onFailure: 'inherit',
+    firewalls: -1,
     log: false,
     ...parts,
   };
 }
 
 export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Policy {
+  const { allFirewalls = 1 } = parts;
   return {
     generation: 1,
     builtIns,
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, ({ verdict }) => verdict),
     onFailure: Uint8Array.from(rules, ({ onFailure }) => failures[onFailure]),
+    firewalls: Uint16Array.from(rules, ({ firewalls }) => firewalls & allFirewalls),
+    allFirewalls,
     hits: new Float64Array(rules.length + 1),
     default: Verdict.Redirect,
     established: Established.Pass,
     onTelemetryLoss: OnFailure.Pass,
+    onFirewallDown: OnFailure.Pass,
     observe: false,
     rolloutPercent: 100,
     ...parts,
   };
+}
+
+/** One firewall and no probe, but for what is given. */
+export function peerOptions(parts: Partial<PeerOptions>): PeerOptions {
+  return {
+    firewalls: [peer(firewall)],
+    spread: false,
+    onLoss: OnLoss.Move,
+    follow: true,
+    preempt: false,
+    holdDownMs: 10_000,
+    graceMs: 0,
+    probe: 'off',
+    probeIntervalMs: 1000,
+    probeFailures: 3,
+    ...parts,
+  };
+}
+
+function peer(text: string): PeerOptions['firewalls'][number] {
+  return { address: address(text), returnFrom: { address: address(text), length: 32 } };
 }
 
 const geneve = {
@@ -84,36 +112,43 @@ export function startEngine(
   parts: Partial<Policy> = {},
   rules: readonly Rule[] = [],
   encapsulation: Encapsulation = createGeneve(geneve),
+  peers: Partial<PeerOptions> = {},
 ) {
-  const policy = createPolicy(parts, rules);
+  const options = peerOptions(peers);
+  const count = options.firewalls.length;
+  const policy = createPolicy({ allFirewalls: (1 << count) - 1, ...parts }, rules);
   const arena = createArena(64, 32);
   const io = createFakeIo(arena);
-  const gate = createGate();
-  gate.renew(io.clock.nowMs + 10_000_000);
+  const gates = createGates(count);
+  for (const gate of gates) gate.renew(io.clock.nowMs + 10_000_000);
+  const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(count));
+  const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(1024));
   const shared = new SharedArrayBuffer(countersByteLength);
-  const loop = createEngine(
-    io,
-    arena,
-    encapsulation,
-    {
-      flows: 1024,
-      mtuLimit: 9216,
-      peer: address(firewall),
-      policy,
-      joinUdp: true,
-    },
-    gate,
-    shared,
-    new SharedArrayBuffer(flowColumnsByteLength(1024)),
-  );
+  const create = () =>
+    createEngine(
+      io,
+      arena,
+      encapsulation,
+      { flows: 1024, mtuLimit: 9216, peers: options, policy, joinUdp: true },
+      gates,
+      shared,
+      firewallMemory,
+      flowMemory,
+    );
+  const loop = create();
   let put = 0;
   return {
     io,
-    gate,
+    gate: gates[0],
+    gates,
+    firewalls: openFirewallColumns(firewallMemory),
+    flows: openFlowColumns(flowMemory, 1024),
     loop,
+    /** Another data path over the same memory, as after the death of its worker. */
+    restart: create,
     policy,
     replace(next: Partial<Policy>, nextRules: readonly Rule[] = []) {
-      loop.replacePolicy(createPolicy(next, nextRules));
+      loop.replacePolicy(createPolicy({ allFirewalls: (1 << count) - 1, ...next }, nextRules));
     },
     egress(packet: Uint8Array, extra = {}) {
       put++;
@@ -146,6 +181,12 @@ export function startEngine(
       return Object.fromEntries(
         [...packets].map((n, reason) => [reasonNames[reason], n] as const).filter(([, n]) => n > 0),
       );
+    },
+    /** Packets and bytes by reason, a tick later. */
+    amounts() {
+      io.clock.nowMs += 100;
+      loop.breathe();
+      return snapshot(openPublishedCounters(shared));
     },
     put: () => put,
   };

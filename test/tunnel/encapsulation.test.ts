@@ -72,8 +72,46 @@ t.test('written over stale bytes, every one of them', async (t) => {
   t.equal(text, '08000000ffffff00fffefdfcfbfa0a1b2c3d4e5f0800');
 });
 
+/** Twelve bytes: the direction in bit 41, no cookie; the direction's byte has another bit set. */
+const foreign = createGeneve({
+  ...geneveOptions,
+  inner: 'ipv4',
+  optionData: 'aabb000000110000000000ff',
+  directionBit: 41,
+  cookieAt: -1,
+});
+
+t.test('an option of another shape', async (t) => {
+  const head = '0400080000bead00 fff12003'.replace(' ', '');
+  const egress = `${head}aabb000000110000000000ff`;
+  t.equal(written(foreign, Direction.Egress, 7), egress);
+  t.equal(written(foreign, Direction.Ingress, 7), `${head}aabb000000510000000000ff`);
+  t.equal(foreign.cookieMask, 0);
+  const header = createTunnelHeader();
+  const check = (text: string) => {
+    const bytes = packet(text);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    return foreign.check(view, 0, bytes.length, header);
+  };
+  t.equal(check(`${head}aabb000000510000000000ff`), Reason.Ok);
+  t.equal(header.direction, Direction.Ingress);
+  t.equal(check(`${head}aabc000000510000000000ff`), Reason.Ok, 'another option, then');
+  t.equal(header.direction, -1);
+  t.equal(
+    check(`${base('03').replaceAll(' ', '')}fff12002aabb000000510000`),
+    Reason.TunnelBadOptions,
+  );
+});
+
 t.test('what a header has no room for is refused at configuration', async (t) => {
   const inner = 'ipv4' as const;
+  const option = (settings: object) => () => createGeneve({ ...geneveOptions, inner, ...settings });
+  t.throws(option({ optionData: '' }), RangeError);
+  t.throws(option({ optionData: '0102030' }), RangeError);
+  t.throws(option({ directionBit: 64 }), RangeError);
+  t.throws(option({ cookieAt: 8 }), RangeError);
+  t.throws(option({ cookieAt: 2 }), RangeError);
+  t.throws(option({ cookieAt: 0 }), RangeError, 'the direction is there');
   t.throws(() => createGeneve({ ...geneveOptions, inner, vni: 0x1000000 }), RangeError);
   t.throws(() => createGeneve({ ...geneveOptions, inner, vni: -1 }), RangeError);
   t.throws(() => createGeneve({ ...geneveOptions, inner, optionClass: 0x10000 }), RangeError);
