@@ -2,7 +2,7 @@
  * Whether the programs in the kernel may carry established flows by themselves, and what they need
  * for it.
  */
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import type { Acceleration } from '../linux/bpf/policy.ts';
 import type { CarrierPeer } from '../linux/carrier.ts';
 import { routeTo } from '../linux/netlink.ts';
@@ -22,7 +22,7 @@ export type AccelerationPlan = {
  *
  * @throws SystemError when there is no route to a firewall
  */
-export function planAcceleration(config: Config, links: Links): AccelerationPlan {
+export function planAcceleration(config: Settings, links: Links): AccelerationPlan {
   if (config.acceleration === 'off') return { acceleration: undefined, reason: '' };
   const steered = new Set(links.interfaces.map(({ index }) => index));
   const elsewhere = config.firewalls.find(

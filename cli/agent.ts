@@ -2,9 +2,8 @@
 import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule, type Policy } from '../engine/classifier/lookup.ts';
+import { builtInRule } from '../engine/classifier/lookup.ts';
 import { noRule } from '../engine/classifier/rules.ts';
-import type { Config } from '../engine/config.ts';
 import { type Counters, Gauge, openPublishedCounters, snapshot } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
@@ -16,13 +15,14 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import type { AccelerationPlan } from './acceleration.ts';
+import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
 import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf } from './policy.ts';
+import { type InForce, PolicyInForce, type PolicyPlaces } from './policy-in-force.ts';
 import { Pulse } from './pulse.ts';
 import type { Health } from './service.ts';
 import { describeStatus, leaksIpv6, rulesOf, stateOf, tunDroppedOf } from './status.ts';
@@ -30,7 +30,7 @@ import { version } from './version.ts';
 
 /** What assemble.ts has opened; the agent closes it. */
 export type AgentParts = {
-  readonly config: Config;
+  readonly inForce: InForce;
   readonly logger: Logger;
   readonly links: Links;
   readonly gates: readonly Gate[];
@@ -43,18 +43,11 @@ export type AgentParts = {
   readonly closers: Closers;
 };
 
-/** The data path looks for a policy every 100 ms; longer, and it hangs. */
-const adoptLimitMs = 2_000;
-const rememberedPolicies = 8;
-
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
   private readonly parts: AgentParts;
-  private config: Config;
-  private policy: Policy;
-  private generation = firstGeneration;
-  private readonly ruleNames = new Map<number, readonly string[]>();
+  private readonly inForce: PolicyInForce;
   private readonly dataPath: DataPathThread;
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
@@ -65,13 +58,16 @@ export class Agent {
 
   constructor(parts: AgentParts) {
     this.parts = parts;
-    this.config = parts.config;
-    this.policy = parts.dataPath.engine.policy;
-    this.rememberRules();
-    const { flows } = parts.config.limits;
+    this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
+    const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
     const { gates, logger } = parts;
-    this.firewalls = new FirewallWatch(parts.config, gates, parts.dataPath.firewalls, logger);
+    this.firewalls = new FirewallWatch(
+      parts.inForce.settings,
+      gates,
+      parts.dataPath.firewalls,
+      logger,
+    );
     this.flowLog = this.openFlowLog();
     let end: (code: number) => void = () => {};
     this.ended = new Promise((resolve) => {
@@ -105,7 +101,8 @@ export class Agent {
   }
 
   private openFlowLog(): FlowLog | undefined {
-    const { config, dataPath, logger } = this.parts;
+    const { dataPath, inForce, logger } = this.parts;
+    const config = inForce.settings;
     const file = config.log.flows;
     if (file === '') return undefined;
     return new FlowLog({
@@ -126,15 +123,15 @@ export class Agent {
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
-    const { flows } = this.config.limits;
+    const { limits } = this.inForce.now.settings;
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
-    logger.info(`${flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
     const { acceleration, reason } = this.parts.plan;
     if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
     if (acceleration !== undefined) {
       logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
     }
-    if (leaksIpv6(this.config, this.parts.links)) {
+    if (leaksIpv6(this.inForce.now.settings, this.parts.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -151,42 +148,35 @@ export class Agent {
    * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
    * by it. The caller has made sure that nothing else differs.
    *
-   * @throws when the rules do not fit, or the kernel refuses: then everything is as it was
+   * @throws as PolicyInForce.change
    */
-  async reload(next: Config): Promise<void> {
-    const { links, steering, tun } = this.parts;
-    const generation = this.generation + 1;
-    const policy = buildPolicy(next, builtInsOf(next, links), generation);
-    steering.setNetworks(networksOf(next), generation);
-    const { acceleration } = this.parts.plan;
-    steering.replace(steeringPolicyOf(next, links, tun, acceleration));
-    this.generation = generation;
-    this.config = next;
-    this.policy = policy;
-    this.rememberRules();
-    this.dataPath.replacePolicy(policy);
-    await this.adopted(generation);
-    steering.forgetNetworks(generation);
+  reload(next: Compiled): Promise<void> {
+    return this.inForce.change(next);
   }
 
-  /** Until the data path has published that it decides by this generation. */
-  private async adopted(generation: number): Promise<void> {
-    const published = openPublishedCounters(this.parts.dataPath.counters);
-    const deadline = performance.now() + adoptLimitMs;
-    while (snapshot(published).gauges[Gauge.PolicyGeneration] !== generation) {
-      if (performance.now() > deadline) throw new Error('the data path does not take the policy');
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+  private policyPlaces(): PolicyPlaces {
+    const { dataPath, links, plan, steering, tun } = this.parts;
+    const published = openPublishedCounters(dataPath.counters);
+    return {
+      steering,
+      replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
+      adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
+      policyOf: ({ policy, settings }, generation) => ({
+        ...policy,
+        builtIns: builtInsOf(settings, links),
+        generation,
+      }),
+      steeringPolicyOf: (settings) => steeringPolicyOf(settings, links, tun, plan.acceleration),
+    };
   }
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
     const { links, plan, steering, tun } = this.parts;
-    const { config, firewalls, policy, pulse, startedMs } = this;
+    const { firewalls, pulse, startedMs } = this;
     return {
       ...describeStatus({
-        config,
-        policy,
+        inForce: this.inForce.now,
         links,
         firewalls,
         steering,
@@ -204,6 +194,7 @@ export class Agent {
   measurements(): Measurements {
     const { steering, tun } = this.parts;
     const counters = this.counters();
+    const { settings } = this.inForce.now;
     const { leaseMs, open } = this.gate(counters);
     return {
       version,
@@ -218,12 +209,12 @@ export class Agent {
             },
       ),
       kernel: steering.readCounters(),
-      rules: rulesOf(this.config, this.policy),
+      rules: rulesOf(this.inForce.now),
       gateOpen: open,
       leaseSeconds: leaseMs / 1000,
       firewalls: this.firewalls.measure(),
       flows: counters.gauges[Gauge.Flows],
-      flowCapacity: this.config.limits.flows,
+      flowCapacity: settings.limits.flows,
       innerMtu: counters.gauges[Gauge.InnerMtu],
       tunDropped: tunDroppedOf(listInterfaces(), tun.index),
     };
@@ -264,16 +255,7 @@ export class Agent {
   private ruleName(rule: number, generation: number): string {
     if (rule === builtInRule) return 'built-in';
     if (rule === noRule) return 'default';
-    return this.ruleNames.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
-  }
-
-  /** Flows outlive the policy that decided them; the names of a few are kept. */
-  private rememberRules(): void {
-    this.ruleNames.set(
-      this.generation,
-      this.config.rules.map(({ name }) => name),
-    );
-    this.ruleNames.delete(this.generation - rememberedPolicies);
+    return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
   }
 
   private async close(): Promise<void> {

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
 import type { EngineOptions } from '../engine/engine.ts';
 import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
@@ -29,18 +29,19 @@ import {
   withoutAcceleration,
 } from './acceleration.ts';
 import { Agent } from './agent.ts';
+import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
-import { buildPolicy, firstGeneration, networksOf, peerOptionsOf } from './policy.ts';
+import { firstGeneration, peerOptionsOf } from './policy.ts';
 import { version } from './version.ts';
 
 /** Source ports of the tunnel: enough to spread over a firewall's receive queues. */
 const senders = 16;
 
-function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): EngineOptions {
+function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): EngineOptions {
   return {
     flows: config.limits.flows,
     mtuLimit: config.tunnel.mtu === 0 ? 65535 : config.tunnel.mtu,
@@ -51,7 +52,7 @@ function engineOptionsOf(config: Config, policy: Policy, joinUdp: boolean): Engi
 }
 
 function telemetryDataOf(
-  config: Config,
+  config: Settings,
   gates: SharedArrayBuffer,
   counters: SharedArrayBuffer,
 ): TelemetryWorkerData {
@@ -70,7 +71,7 @@ function telemetryDataOf(
 
 /** A kernel whose verifier refuses to carry flows still steers them to the engine. */
 function attach(
-  config: Config,
+  config: Settings,
   links: Links,
   tun: Tun,
   asked: AccelerationPlan,
@@ -90,7 +91,8 @@ function attach(
  *
  * @throws SystemError when the host lacks something; nothing is left behind then
  */
-export async function assemble(config: Config, logger: Logger): Promise<Agent> {
+export async function assemble(compiled: Compiled, logger: Logger): Promise<Agent> {
+  const { networks, rules, settings: config } = compiled;
   const closers = new Closers();
   try {
     const links = findLinks(config);
@@ -116,8 +118,8 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
     const { plan, steering } = attach(config, links, tun, asked);
     closers.add(() => steering.detach());
 
-    const policy = buildPolicy(config, builtIns, firstGeneration);
-    steering.setNetworks(networksOf(config), firstGeneration);
+    const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
+    steering.setNetworks(networks, firstGeneration);
     const dataPath: DataPathStart = {
       queues: tun.fds.map((fd, queue) => ({
         fd,
@@ -150,7 +152,7 @@ export async function assemble(config: Config, logger: Logger): Promise<Agent> {
       stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
     };
     return new Agent({
-      config,
+      inForce: { settings: config, rules, networks, policy },
       logger,
       links,
       gates,

@@ -5,6 +5,7 @@
  */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createArena } from '../engine/arena.ts';
+import type { Policy } from '../engine/classifier/lookup.ts';
 import { createEngine, datagramBatch, deviceBatch } from '../engine/engine.ts';
 import { openGates } from '../engine/gate.ts';
 import { noCarrier, openCarrier } from '../linux/carrier.ts';
@@ -45,5 +46,12 @@ const loop = createEngine(
   data.flows,
   data.flowLog,
 );
-// The loop never returns to the event loop: messages are fetched.
-loop.run(new Int32Array(data.stop), () => receiveMessageOnPort(data.policies)?.message);
+// The loop never returns to the event loop: messages are fetched. The last one counts.
+loop.run(new Int32Array(data.stop), () => {
+  let policy: Policy | undefined;
+  for (;;) {
+    const received = receiveMessageOnPort(data.policies);
+    if (received === undefined) return policy;
+    policy = received.message;
+  }
+});

@@ -1,5 +1,6 @@
 /** Exit codes: documented, stable, and the only place where an error becomes a number. */
 import type { ControlErrorCode } from '../control/errors.ts';
+import type { RulesTooLargeError } from '../engine/classifier/tables.ts';
 import type { SystemErrorCode } from '../linux/errors.ts';
 import { ConfigError } from './config/parse.ts';
 import { CredentialError } from './credentials.ts';
@@ -29,11 +30,12 @@ export const ExitCode = {
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];
 
 const codes: Readonly<
-  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | 'RULES_TOO_LARGE', ExitCode>
+  Record<SystemErrorCode | ControlErrorCode | 'ERR_USAGE' | RulesTooLargeError['code'], ExitCode>
 > = {
   ERR_USAGE: ExitCode.Usage,
-  // More rules than the compiled form has room for.
+  // More rules than the compiled form has room for, or the compiler time.
   RULES_TOO_LARGE: ExitCode.Usage,
+  RULES_TOO_SLOW: ExitCode.Usage,
   ERR_SYSTEM_CALL: ExitCode.Unexpected,
   ERR_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_NO_TUN_DEVICE: ExitCode.Unsupported,

@@ -1,6 +1,6 @@
 /** The firewalls of a running agent, as the main thread sees them: status, metrics and the log. */
 import type { FirewallStatus } from '../control/status.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import {
   cumulatedRoundTrips,
   type FirewallColumns,
@@ -25,7 +25,7 @@ const pollMs = 100;
 
 export class FirewallWatch {
   readonly columns: FirewallColumns;
-  private readonly config: Config;
+  private readonly config: Settings;
   private readonly gates: readonly Gate[];
   private readonly logger: Logger;
   private readonly timer: NodeJS.Timeout;
@@ -33,7 +33,7 @@ export class FirewallWatch {
   private seenActive = '';
 
   /** @param memory of firewallColumnsByteLength bytes, which the data path writes */
-  constructor(config: Config, gates: readonly Gate[], memory: SharedArrayBuffer, logger: Logger) {
+  constructor(config: Settings, gates: readonly Gate[], memory: SharedArrayBuffer, logger: Logger) {
     this.config = config;
     this.gates = gates;
     this.logger = logger;

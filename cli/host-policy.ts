@@ -3,7 +3,7 @@
  * and what the kernel programs are made from.
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import type { Acceleration, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
@@ -23,7 +23,7 @@ export type Links = {
 };
 
 /** Never redirected, whatever the rules say. */
-export function builtInsOf(config: Config, links: Links): BuiltIns {
+export function builtInsOf(config: Settings, links: Links): BuiltIns {
   return {
     tunnelPort: config.tunnel.port,
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
@@ -42,7 +42,7 @@ export function builtInsOf(config: Config, links: Links): BuiltIns {
 
 /** What the kernel programs are made from. */
 export function steeringPolicyOf(
-  config: Config,
+  config: Settings,
   links: Links,
   tun: Tun,
   acceleration: Acceleration | undefined,

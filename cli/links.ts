@@ -1,12 +1,12 @@
 /** The workload's interfaces and their addresses, as the kernel tells them now. */
 import { networkInterfaces } from 'node:os';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import { addressesOf, defaultRouteInterface, interfaceByName } from '../linux/netlink.ts';
 import { parseAddress } from '../parsers/text.ts';
 import type { Links } from './host-policy.ts';
 
 /** @throws SystemError when there is no such interface, or no default route */
-export function findLinks(config: Config): Links {
+export function findLinks(config: Settings): Links {
   const { interfaces: names } = config.workload;
   const interfaces = names.length === 0 ? [defaultRouteInterface()] : names.map(interfaceByName);
   const addresses = interfaces.map(({ index }) => addressesOf(index));
@@ -22,7 +22,7 @@ export function findLinks(config: Config): Links {
 export const noLinks: Links = { interfaces: [], broadcasts: [], globalIpv6: false };
 
 /** For a file of another host: interfaces that are not here have no broadcast addresses. */
-export function findLinksIfAny(config: Config): Links {
+export function findLinksIfAny(config: Settings): Links {
   try {
     return findLinks(config);
   } catch {

@@ -3,7 +3,7 @@ import type { BuiltIns, Prefix } from '../engine/classifier/built-in.ts';
 import { compile } from '../engine/classifier/compile.ts';
 import { Established, type Policy } from '../engine/classifier/lookup.ts';
 import { passNetworks } from '../engine/classifier/networks.ts';
-import type { Config } from '../engine/config.ts';
+import type { Config, Settings } from '../engine/config.ts';
 import { OnFailure, Verdict } from '../engine/flows.ts';
 import { OnLoss, type PeerOptions } from '../engine/peers.ts';
 import { networkCapacity } from '../linux/bpf/policy.ts';
@@ -28,7 +28,7 @@ const onLossUnsynced = {
 } as const;
 
 /** The firewalls, and how the data path chooses among them. */
-export function peerOptionsOf(config: Config): PeerOptions {
+export function peerOptionsOf(config: Settings): PeerOptions {
   const { firewalls, ha, policy, telemetry } = config;
   const spread = ha.distribution === 'flow-hash';
   const { kind } = ha.probe;
@@ -61,16 +61,22 @@ export function networksOf(config: Config): readonly Prefix[] {
 /** Of two policies at once, while one follows the other. */
 const maximumNetworks = networkCapacity / 2;
 
+/** A policy but for what the host and the run add to it. */
+export type RulesPolicy = Omit<Policy, 'builtIns' | 'generation'>;
+
 /**
  * @param generation counts the policies of this run
  * @throws when the rules do not fit in the compiled form's limits (engine/classifier/compile.ts)
  */
 export function buildPolicy(config: Config, builtIns: BuiltIns, generation: number): Policy {
+  return { ...rulesPolicyOf(config), builtIns, generation };
+}
+
+/** @throws as `buildPolicy` */
+export function rulesPolicyOf(config: Config): RulesPolicy {
   const { firewalls, policy, rules } = config;
   const allFirewalls = (1 << firewalls.length) - 1;
   return {
-    generation,
-    builtIns,
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, (rule) => rule.verdict),
     onFailure: Uint8Array.from(rules, (rule) => failures[rule.onFailure]),

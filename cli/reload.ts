@@ -3,29 +3,35 @@
  * nothing does. Requests that come while one is at work wait for it and then read the file anew.
  */
 import type { ReloadAnswer } from '../control/server.ts';
-import type { Config } from '../engine/config.ts';
-import { differenceOf } from './config/difference.ts';
-import { readConfigFile } from './config/file.ts';
+import type { CompileAnswer, Compiled } from './compile.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
 import type { Logger } from './log.ts';
+
+type Compile = (file: string, before: SharedArrayBuffer) => Promise<CompileAnswer>;
 
 export class Reloader {
   private readonly file: string;
   private readonly logger: Logger;
-  private readonly apply: (next: Config) => Promise<void>;
-  private config: Config;
+  private readonly compile: Compile;
+  private readonly apply: (next: Compiled) => Promise<void>;
+  private source: SharedArrayBuffer;
   private last: Promise<unknown> = Promise.resolve();
 
-  /** @param apply puts a policy in force; when it throws, everything must be as it was */
+  /**
+   * @param source of what is in force
+   * @param apply puts a policy in force; when it throws, everything must be as it was
+   */
   constructor(
     file: string,
-    config: Config,
+    source: SharedArrayBuffer,
     logger: Logger,
-    apply: (next: Config) => Promise<void>,
+    compile: Compile,
+    apply: (next: Compiled) => Promise<void>,
   ) {
     this.file = file;
-    this.config = config;
+    this.source = source;
     this.logger = logger;
+    this.compile = compile;
     this.apply = apply;
   }
 
@@ -39,14 +45,12 @@ export class Reloader {
 
   private async reloadOnce(): Promise<ReloadAnswer> {
     try {
-      const { config, warnings } = readConfigFile(this.file);
-      const { changed, refused } = differenceOf(this.config, config);
-      const words = warnings.map((problem) => formatProblem(this.file, problem));
-      if (refused.length > 0) return { ok: false, changed: [], refused, warnings: words };
-      // A policy that is put in force again would only begin its counters anew.
-      if (JSON.stringify(config) !== JSON.stringify(this.config)) await this.apply(config);
-      this.config = config;
-      return { ok: true, changed, refused, warnings: words };
+      const { changed, next, refused, warnings } = await this.compile(this.file, this.source);
+      if (next !== undefined) {
+        await this.apply(next);
+        this.source = next.source;
+      }
+      return { ok: refused.length === 0, changed, refused, warnings };
     } catch (error) {
       return { ok: false, changed: [], refused: reasons(error), warnings: [] };
     }

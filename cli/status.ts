@@ -6,9 +6,7 @@ import type {
   InterfaceStatus,
   RuleStatus,
 } from '../control/status.ts';
-import { type Finding, lint } from '../engine/classifier/lint.ts';
-import type { Policy } from '../engine/classifier/lookup.ts';
-import type { Config } from '../engine/config.ts';
+import type { Settings } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
 import type { GateStatus } from '../engine/gate.ts';
@@ -20,12 +18,12 @@ import type { AccelerationPlan } from './acceleration.ts';
 import { formatException } from './config/text.ts';
 import type { FirewallWatch } from './firewalls.ts';
 import type { Links } from './host-policy.ts';
+import type { InForce } from './policy-in-force.ts';
 import type { Pulse } from './pulse.ts';
 import { version } from './version.ts';
 
 export type StatusSources = {
-  readonly config: Config;
-  readonly policy: Policy;
+  readonly inForce: InForce;
   readonly links: Links;
   readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
@@ -44,7 +42,8 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
 };
 
 export function describeStatus(sources: StatusSources): AgentStatus {
-  const { config, counters, firewalls, links, policy, pulse, startedMs, steering } = sources;
+  const { counters, firewalls, inForce, links, pulse, startedMs, steering } = sources;
+  const { policy, settings: config } = inForce;
   const { gauges } = counters;
   const gateStatus = firewalls.gate(gauges[Gauge.Availability]);
   const mode = modeNames[gauges[Gauge.SteeringMode] as SteeringMode];
@@ -82,7 +81,7 @@ export function describeStatus(sources: StatusSources): AgentStatus {
       by: sources.plan.acceleration === undefined ? 'agent' : 'kernel',
       reason: sources.plan.reason,
     },
-    rules: rulesOf(config, policy),
+    rules: rulesOf(inForce),
     counters: counted(counters),
     kernel: steering.readCounters(),
     tunDropped: tunDroppedOf(present, sources.tunIndex),
@@ -96,7 +95,7 @@ export function stateOf({ cause, open }: GateStatus, { gauges }: Counters): Agen
 }
 
 /** IPv6 goes past inspection: the host has it, and it is let through. */
-export function leaksIpv6(config: Config, links: Links): boolean {
+export function leaksIpv6(config: Settings, links: Links): boolean {
   return links.globalIpv6 && config.workload.ipv6 === 'pass';
 }
 
@@ -134,7 +133,7 @@ const establishedWords = {
 } as const;
 
 function failurePoliciesOf(
-  { policy }: Config,
+  { policy }: Settings,
   gate: GateStatus,
   pulse: Pulse,
 ): FailurePolicyStatus[] {
@@ -185,32 +184,16 @@ const actions: Partial<Record<Verdict, string>> = {
   [Verdict.Drop]: 'drop',
 };
 
-export function rulesOf(config: Config, policy: Policy): RuleStatus[] {
-  const never = neverMatching(config, policy);
-  const rows = config.rules.map(({ line, name, verdict }, rule) => ({
+export function rulesOf({ policy, rules, settings }: InForce): RuleStatus[] {
+  const rows = rules.names.map((name, rule) => ({
     name,
-    line,
-    action: actions[verdict] ?? '',
+    line: rules.lines[rule],
+    action: actions[policy.verdicts[rule] as Verdict] ?? '',
     hits: policy.hits[rule],
-    never: never.get(rule) ?? '',
+    never: rules.never.get(rule) ?? '',
   }));
   const hits = policy.hits[policy.hits.length - 1];
-  return [...rows, { name: 'default', line: 0, action: config.default, hits, never: '' }];
-}
-
-/** The main thread answers others meanwhile: some 20 ms of looking, once for each policy. */
-const lintPairs = 2_000_000;
-const found = new WeakMap<Policy, ReadonlyMap<number, string>>();
-
-function neverMatching(config: Config, policy: Policy): ReadonlyMap<number, string> {
-  const known = found.get(policy);
-  if (known !== undefined) return known;
-  const context = { builtIns: policy.builtIns, default: policy.default, pairsMax: lintPairs };
-  const isNever = ({ kind }: Finding) => kind === 'empty' || kind === 'shadowed';
-  const findings = lint(config.rules, context).filter(isNever);
-  const result = new Map(findings.map(({ rule, text }) => [rule, text]));
-  found.set(policy, result);
-  return result;
+  return [...rows, { name: 'default', line: 0, action: settings.default, hits, never: '' }];
 }
 
 function counted(counters: Counters): AgentStatus['counters'] {

@@ -168,6 +168,9 @@ export type Config = {
   };
 };
 
+/** All but the rules, which are many: what threads pass to each other. */
+export type Settings = Omit<Config, 'rules'>;
+
 export const defaults = {
   workload: {
     /** The reference's behaviour: IPv6 is not inspected. Said aloud at start when it matters. */

@@ -7,7 +7,7 @@ import { request } from 'node:http';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
-import type { Encapsulation } from './firewalls.ts';
+import type { AgentSettings, Encapsulation } from './firewalls.ts';
 import type { Namespace } from './namespace.ts';
 import { type Program, start, until } from './program.ts';
 
@@ -38,6 +38,18 @@ export type AgentStatus = {
   readonly flows: { readonly count: number; readonly capacity: number };
 };
 
+/** A connection in the agent's table, as `GET /flows` tells it. */
+export type AgentFlow = {
+  readonly protocol: string;
+  readonly local: string;
+  readonly localPort: number;
+  readonly remote: string;
+  readonly remotePort: number;
+  readonly opener: 'egress' | 'ingress';
+  readonly egress: Amount;
+  readonly ingress: Amount;
+};
+
 /** Short, so that the story is: the gate closes within `gateBoundMs` of the telemetry's end. */
 const telemetryTimes = { intervalMs: 1000, timeoutMs: 500, retries: 2 } as const;
 const { intervalMs, timeoutMs, retries } = telemetryTimes;
@@ -53,7 +65,7 @@ export type AgentOptions = {
   readonly encapsulation: Encapsulation;
   readonly interfaces?: readonly string[];
   /** Sections or keys to add or to replace, for tests: merged section by section. */
-  readonly settings?: Readonly<Record<string, Record<string, unknown>>>;
+  readonly settings?: AgentSettings;
   /** Keys of the top level that are not sections: rules, sets, default. */
   readonly top?: Readonly<Record<string, unknown>>;
   /** What to start instead of `agentCommand`: a program, and arguments before the agent's own. */
@@ -70,6 +82,8 @@ export const agentCommand = resolve(here, '../../bin/microperimeter');
 /** How long the agent may take to stop by itself when the lab ends. */
 const graceMs = 3000;
 const statusLimitMs = 1000;
+/** More than a story has connections. */
+const flowsAsked = 10_000;
 
 export class Agent {
   readonly program: Program;
@@ -84,7 +98,13 @@ export class Agent {
 
   /** Undefined while it does not answer. */
   status(): Promise<AgentStatus | undefined> {
-    return requestStatus(this.socketPath);
+    return ask<AgentStatus>(this.socketPath, '/status');
+  }
+
+  /** Empty while it does not answer. */
+  async flows(): Promise<readonly AgentFlow[]> {
+    const path = `/flows?limit=${flowsAsked}`;
+    return (await ask<{ flows: AgentFlow[] }>(this.socketPath, path))?.flows ?? [];
   }
 
   /** Waits until it says so; throws, with its last words, when it ended or took longer. */
@@ -146,10 +166,10 @@ function socketIn(directory: string): string {
   return join(directory, 'control.sock');
 }
 
-function requestStatus(socketPath: string): Promise<AgentStatus | undefined> {
+function ask<T>(socketPath: string, path: string): Promise<T | undefined> {
   return new Promise((resolve) => {
     const signal = AbortSignal.timeout(statusLimitMs);
-    const options = { socketPath, path: '/status', agent: false as const, signal };
+    const options = { socketPath, path, agent: false as const, signal };
     const sent = request(options, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));

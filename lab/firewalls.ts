@@ -1,11 +1,12 @@
 /**
- * The two firewalls of the lab, started in a host and spoken to:
+ * The firewalls of the lab, started in a host and spoken to:
  *
  *     builtin   a program of ours that decapsulates, inspects and hair-pins (lab/firewall/)
  *     vxlan     the kernel's VXLAN device and its router: what arrives by the device leaves by it;
  *               nothing of ours touches a packet, and nftables blocks
+ *     suricata  two VXLAN devices of the kernel and Suricata between them (lab/suricata/)
  *
- * Both have the same telemetry endpoint, which is a program of ours.
+ * All have the same telemetry endpoint, which is a program of ours.
  */
 import { fileURLToPath } from 'node:url';
 import type { Certificates } from './certificates.ts';
@@ -13,7 +14,7 @@ import type { Namespace } from './namespace.ts';
 import { type Program, start, until } from './program.ts';
 import { addresses } from './topology.ts';
 
-export type FirewallKind = 'builtin' | 'vxlan';
+export type FirewallKind = 'builtin' | 'vxlan' | 'suricata';
 export type Encapsulation = 'geneve' | 'gwlb' | 'gcp' | 'vxlan';
 
 export const tunnelPorts: Readonly<Record<Encapsulation, number>> = {
@@ -30,6 +31,21 @@ export type FirewallEvent = { readonly at: number; readonly event: string } & Re
   string,
   unknown
 >;
+
+export type AgentSettings = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+
+/** A connection as the firewall counted it. */
+export type FirewallFlow = {
+  readonly protocol: string;
+  /** `address:port` of who opened it, and of the other end. */
+  readonly source: string;
+  readonly target: string;
+  readonly about: string;
+  /** Why it was blocked; empty: allowed. */
+  readonly reason: string;
+  readonly toServer: number;
+  readonly toClient: number;
+};
 
 export type FirewallOptions = {
   readonly encapsulation: Encapsulation;
@@ -51,6 +67,10 @@ export type Firewall = {
   readonly counters: FirewallEvent | undefined;
   readonly telemetry: FirewallEvent | undefined;
   readonly telemetryCount: number;
+  /** Sections of the agent's configuration that this firewall needs. */
+  readonly agentSettings: AgentSettings;
+  /** The connections that it has seen; a firewall of others that counts by itself. */
+  readonly flows?: () => Promise<FirewallFlow[]>;
   /** A command of lab/firewall/main.ts; throws when it was refused. */
   command(line: string): Promise<void>;
   stop(): Promise<void>;
@@ -108,7 +128,8 @@ export function countBlockedOnVxlanFirewall(host: Namespace): number {
   return [...rules.matchAll(/counter packets (\d+)/g)].reduce((sum, m) => sum + Number(m[1]), 0);
 }
 
-async function startProgram(
+/** The telemetry endpoint, and the built-in data path unless `extra` leaves it out. */
+export async function startProgram(
   kind: FirewallKind,
   host: Namespace,
   options: FirewallOptions,
@@ -118,6 +139,7 @@ async function startProgram(
   const firewall = {
     kind,
     address,
+    agentSettings: {},
     events: [] as FirewallEvent[],
     counters: undefined as FirewallEvent | undefined,
     telemetry: undefined as FirewallEvent | undefined,

@@ -11,6 +11,7 @@ import pc from 'picocolors';
 import { agentCommand } from './agent.ts';
 import { keepRunDirectory } from './certificates.ts';
 import type { Encapsulation, FirewallEvent, FirewallKind } from './firewalls.ts';
+import { selectFlows } from './joined-flows.ts';
 import { keepNamespaces, removeStaleNamespaces } from './namespace.ts';
 import { type Stage, setStage } from './stage.ts';
 import { playStory, type StepResult } from './story.ts';
@@ -35,12 +36,12 @@ function readOptions(): Options {
     .option('--json', 'print the result as JSON and nothing else', false)
     .option('--keep', 'leave the namespaces up and say how to look around in them', false)
     .addOption(
-      new Option('--firewall <kind>', 'our stand-in, or the VXLAN device of the kernel')
-        .choices(['builtin', 'vxlan'])
+      new Option('--firewall <kind>', "our stand-in, the kernel's VXLAN device, or Suricata")
+        .choices(['builtin', 'vxlan', 'suricata'])
         .default('builtin'),
     )
     .addOption(
-      new Option('--encapsulation <kind>', 'default: geneve; vxlan with --firewall vxlan').choices([
+      new Option('--encapsulation <kind>', 'default: geneve; vxlan unless builtin').choices([
         'geneve',
         'gwlb',
         'gcp',
@@ -60,10 +61,11 @@ function readSeconds(text: string): number {
 
 async function main(): Promise<number> {
   const options = readOptions();
-  const isVxlan = options.firewall === 'vxlan';
+  const isVxlan = options.firewall !== 'builtin';
   const encapsulation = options.encapsulation ?? (isVxlan ? 'vxlan' : 'geneve');
   if (isVxlan && encapsulation !== 'vxlan') {
-    console.error('The vxlan firewall speaks VXLAN only: leave out --encapsulation.');
+    const who = options.firewall;
+    console.error(`The ${who} firewall speaks VXLAN only: leave out --encapsulation.`);
     return 2;
   }
   if (process.getuid?.() !== 0) {
@@ -106,6 +108,7 @@ function play(
       live.results.push(result);
       view.end(result);
     },
+    onFlows: (flows) => live.flows.push(...flows),
     onThroughput: (bits, words) => {
       live.throughput = words === '' ? '' : `${(bits / 1e9).toFixed(2)} Gbit/s ${words}`;
     },
@@ -152,22 +155,44 @@ function toJson(stage: Stage, live: Live, steps: readonly StepResult[]): object 
     traffic: live.traffic,
     firewallCounters: stage.firewall.counters ?? null,
     blocked: live.verdicts.filter((event) => event.event === 'blocked'),
+    connections: live.flows,
   };
 }
 
-function printResults(live: Live, results: readonly StepResult[]): void {
+function createTable(head: readonly string[], options: Table.TableConstructorOptions = {}) {
   const lines = { top: '', bottom: '', left: '', right: '', mid: '', middle: ' ' };
   const corners = { 'top-mid': '', 'top-left': '', 'top-right': '', 'bottom-mid': '' };
   const ends = { 'bottom-left': '', 'bottom-right': '', 'left-mid': '', 'right-mid': '' };
-  const table = new Table({
-    head: ['step', 'expected', 'seen', 'time'].map((word) => pc.bold(word)),
+  return new Table({
+    head: head.map((word) => pc.bold(word)),
     chars: { ...lines, ...corners, ...ends, 'mid-mid': '' },
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 1 },
+    ...options,
+  });
+}
+
+/** Connections as both sides counted them, with what the firewall said of them. */
+function printFlows(live: Live): void {
+  const head = ['opened by', 'to', 'about', 'agent out/in', 'firewall out/in', 'firewall says'];
+  const table = createTable(head);
+  for (const { about, agent, reason, source, target, toClient, toServer } of selectFlows(
+    live.flows,
+  )) {
+    const verdict = reason === '' ? pc.green('allowed') : pc.red(`blocked: ${reason}`);
+    const counts = [`${agent.toServer} / ${agent.toClient}`, `${toServer} / ${toClient}`];
+    table.push([source, target, about, ...counts, verdict]);
+  }
+  console.log(`\n${table.toString()}`);
+}
+
+function printResults(live: Live, results: readonly StepResult[]): void {
+  const table = createTable(['step', 'expected', 'seen', 'time'], {
     wordWrap: true,
     colWidths: columnWidths(process.stdout.columns ?? 130),
-    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 1 },
   });
   for (const result of results) table.push(...resultRows(result));
   console.log(table.toString());
+  if (live.flows.length > 0) printFlows(live);
   const held = results.filter((result) => result.verdict === 'held').length;
   const setting = `${live.firewall} firewall, ${live.encapsulation}`;
   const words = `\n${held} of ${results.length} steps held (${setting})`;

@@ -17,6 +17,7 @@ import {
   startVxlanFirewall,
 } from './firewalls.ts';
 import { type HostState, readHostState } from './host-state.ts';
+import { startSuricataFirewall } from './suricata/suricata.ts';
 import { addresses, createTopology, type Topology } from './topology.ts';
 import { Pulses, startIperfServer, startWebServer } from './traffic.ts';
 
@@ -60,6 +61,7 @@ export class Stage {
       ca: this.certificates.ca,
       firewall: this.firewall.address,
       encapsulation: this.encapsulation,
+      settings: this.firewall.agentSettings,
     });
     return this.agent;
   }
@@ -88,7 +90,7 @@ export async function setStage(options: StageOptions): Promise<Stage> {
   const directory = createRunDirectory();
   const certificates = createCertificates(directory, 'firewall', addresses.firewall);
   // A kernel tunnel would pass on 64 KiB datagrams that no wire carries; see topology.ts.
-  const offloads = options.firewall === 'vxlan' ? 'firewall-off' : 'all';
+  const offloads = options.firewall === 'builtin' ? 'all' : 'firewall-off';
   const topology = createTopology({ offloads });
   const [firewall] = await Promise.all([
     startFirewall(topology, directory, certificates, options),
@@ -117,6 +119,10 @@ async function startFirewall(
     const firewall = await startVxlanFirewall(topology.firewall, addresses.workload, common);
     blockOnVxlanFirewall(topology.firewall, addresses.server, forbiddenPort);
     return firewall;
+  }
+  if (options.firewall === 'suricata') {
+    const parts = { ...common, directory };
+    return await startSuricataFirewall(topology.firewall, addresses.workload, parts);
   }
   const policy = join(directory, 'policy.yaml');
   const deny = [{ host: forbiddenHost }, { sni: forbiddenHost }, { content: 'EICAR-STANDARD' }];

@@ -12,7 +12,8 @@ import {
 } from './evidence.ts';
 import { countBlockedOnVxlanFirewall } from './firewalls.ts';
 import { compareHostStates, readHostState } from './host-state.ts';
-import { pause } from './program.ts';
+import { countsAgree, type JoinedFlow, joinFlows, sumFlows } from './joined-flows.ts';
+import { pause, until } from './program.ts';
 import type { Stage } from './stage.ts';
 import { addresses } from './topology.ts';
 import { measureThroughput, type Pulse, ping, requestWeb, type WebResult } from './traffic.ts';
@@ -33,6 +34,8 @@ export type StoryOptions = {
   readonly onStep: (title: string) => void;
   readonly onResult: (result: StepResult) => void;
   readonly onThroughput: (bitsPerSecond: number, words: string) => void;
+  /** Once, of a firewall that counts connections by itself. */
+  readonly onFlows: (flows: readonly JoinedFlow[]) => void;
 };
 
 type Step = {
@@ -45,6 +48,8 @@ const startLimitMs = 20_000;
 /** A denied request is not answered at all; nobody needs to wait longer to see that. */
 const deniedLimitMs = 1500;
 const pings = 5;
+/** How long two counts may take to agree that are asked one after the other. */
+const countsLimitMs = 5000;
 /** After the agent's death, traffic flows again within this. */
 const recoveryMs = 1000;
 
@@ -141,7 +146,7 @@ async function playRedirect(stage: Stage, options: StoryOptions): Promise<Check[
   ];
 }
 
-async function playBlocked(stage: Stage): Promise<Check[]> {
+async function playBlocked(stage: Stage, options: StoryOptions): Promise<Check[]> {
   const { workload } = stage.topology;
   const watch = await startWatch(stage, 'blocked');
   const { url, hostHeader } = stage.forbidden('blocked-bad');
@@ -165,6 +170,30 @@ async function playBlocked(stage: Stage): Promise<Check[]> {
     },
     blockedCheck(stage),
     await firewallCheck(watch, 'another request', 'blocked-good', good),
+    ...(await countsCheck(stage, options)),
+  ];
+}
+
+/** What is on its way makes the counts differ for a moment: they are asked until they agree. */
+async function countsCheck(stage: Stage, options: StoryOptions): Promise<Check[]> {
+  const { agent, firewall } = stage;
+  if (firewall.flows === undefined || agent === undefined) return [];
+  let flows: JoinedFlow[] = [];
+  const agree = await until('the counts agree', countsLimitMs, async () => {
+    flows = joinFlows(await agent.flows(), await firewall.flows!());
+    return flows.some((flow) => flow.reason !== '') && flows.every(countsAgree);
+  }).then(
+    () => true,
+    () => false,
+  );
+  options.onFlows(flows);
+  const [ours, theirs] = [sumFlows(flows.map((flow) => flow.agent)), sumFlows(flows)];
+  return [
+    {
+      expected: 'agent and firewall counted the same packets on each connection',
+      seen: `${flows.length} connections: agent ${ours}, firewall ${theirs}`,
+      holds: agree,
+    },
   ];
 }
 

@@ -111,7 +111,7 @@ export function createTopology(options: TopologyOptions = {}): Topology {
  * Make a link carry only packets that fit its MTU, with complete checksums, as a NIC does. The
  * tunnel features are named on their own: a packet that a kernel tunnel wraps is governed by them.
  */
-function disableOffloads(host: Namespace, name: string): void {
+export function disableOffloads(host: Namespace, name: string): void {
   const features = ['tx', 'tso', 'gso', 'tx-udp-segmentation'];
   const tunnel = ['tx-udp_tnl-segmentation', 'tx-udp_tnl-csum-segmentation'];
   const off = [...features, ...tunnel].flatMap((feature) => [feature, 'off']);

@@ -5,6 +5,7 @@
 import pc from 'picocolors';
 import type { AgentStatus, Amount } from './agent.ts';
 import type { FirewallEvent, FirewallKind } from './firewalls.ts';
+import type { JoinedFlow } from './joined-flows.ts';
 import type { StepResult } from './story.ts';
 import { addresses } from './topology.ts';
 
@@ -24,6 +25,8 @@ export type Live = {
   /** What the firewall allowed and blocked, the latest last. */
   readonly verdicts: FirewallEvent[];
   firewallCounters: FirewallEvent | undefined;
+  /** Connections as agent and firewall counted them; of a firewall that does. */
+  readonly flows: JoinedFlow[];
 };
 
 /** Totals, and packets and bytes per second. */
@@ -56,6 +59,7 @@ export function createLive(firewall: FirewallKind, encapsulation: string): Live 
     throughput: '',
     verdicts: [],
     firewallCounters: undefined,
+    flows: [],
   };
 }
 
@@ -187,7 +191,7 @@ function draw(live: Live): string[] {
     `  ${'requests'.padEnd(11)}${requestsRow(live)}`,
     `  ${'throughput'.padEnd(11)}${live.throughput || pc.dim('-')}`,
     '',
-    `  ${pc.bold('firewall'.padEnd(11))}${firewallRow(live.firewallCounters)}`,
+    `  ${pc.bold('firewall'.padEnd(11))}${firewallRow(live)}`,
     ...live.verdicts.slice(-verdictCount).map((event) => `  ${verdictRow(event)}`),
   ];
 }
@@ -229,9 +233,9 @@ function requestsRow(live: Live): string {
   return `${answered} answered, ${lost > 0 ? pc.red(`${lost} lost`) : '0 lost'}`;
 }
 
-function firewallRow(counters: FirewallEvent | undefined): string {
-  if (counters === undefined)
-    return pc.dim('the kernel, routing from its VXLAN device back into it');
+function firewallRow({ firewall, firewallCounters: counters }: Live): string {
+  if (firewall === 'vxlan') return pc.dim('the kernel, routing from its VXLAN device back into it');
+  if (counters === undefined) return pc.dim('nothing yet');
   const number = (name: string) => Number(counters[name] ?? 0).toLocaleString('en');
   const [allowed, blocked, malformed] = ['allowed', 'blocked', 'malformed'].map(number);
   return `${allowed} packets allowed, ${blocked} blocked, ${malformed} malformed`;

@@ -50,7 +50,12 @@ type Sea = (
 const embedded = resolve('packaging/embedded');
 const bundles = resolve('dist/bundle');
 const output = resolve('dist/microperimeter');
-const entryPoints = ['cli/main.ts', 'cli/data-path.worker.ts', 'engine/telemetry.worker.ts'];
+const entryPoints = [
+  'cli/main.ts',
+  'cli/compile.worker.ts',
+  'cli/data-path.worker.ts',
+  'engine/telemetry.worker.ts',
+];
 
 /** The two places where a binary differs from a checkout: native code, and code of workers. */
 const replacements: Plugin = {

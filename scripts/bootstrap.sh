@@ -11,6 +11,9 @@
 bootstrap_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bootstrap_node_major=20
 bootstrap_node_minor=11
+bootstrap_sources=/etc/apt/sources.list.d
+# What packages ask before they start a service (Debian's policy-rc.d).
+bootstrap_guard=/usr/sbin/policy-rc.d
 # `su` and some desktops leave these out of PATH, and half of what we need lives there.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -81,6 +84,9 @@ bootstrap_package() {
   wireguard-go) echo "wireguard-go a tunnel to compare with" ;;
   wireguard-tools) echo "wg setting up that tunnel" ;;
   curl) echo "curl requests through the tunnel" ;;
+  suricata) echo "suricata a firewall that is not ours" ;;
+  dnsmasq-base) echo "dnsmasq answers to DNS requests" ;;
+  bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
   python3 | make) echo "$1 building optional native modules" ;;
   g++) echo "g++ building optional native modules" ;;
@@ -102,12 +108,86 @@ bootstrap_packages() {
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null || bootstrap_fail \
     "Only apt-get is known here. Install with this system's package manager: ${missing[*]}"
-  echo "installing with apt-get: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  # A failing update is not the end: the lists at hand may do. The install has the last word.
+  bootstrap_update
+  local ordinary=() newer=()
+  for package in "${missing[@]}"; do
+    if bootstrap_knows "$package"; then ordinary+=("$package"); else newer+=("$package"); fi
+  done
+  ((${#ordinary[@]} == 0)) || bootstrap_install "" "${ordinary[@]}"
+  ((${#newer[@]} == 0)) || bootstrap_backports "${newer[@]}"
+}
+
+# A failing update is not the end: the lists at hand may do. The install has the last word.
+bootstrap_update() {
   apt-get -qq -o DPkg::Lock::Timeout=120 update >/dev/null 2>&1 || true
-  bootstrap_quietly "apt-get could not install: ${missing[*]}. The lines above say why." \
-    apt-get -y -o DPkg::Lock::Timeout=120 install --no-install-recommends "${missing[@]}"
+}
+
+# Whether apt has this package elsewhere than in backports.
+bootstrap_knows() {
+  apt-cache madison "$1" 2>/dev/null | grep -v -e -backports/ | grep -q .
+}
+
+# What the release itself does not have may be in its backports. apt takes nothing from there unless
+# it is asked by name, so the host's other packages stay as they are.
+bootstrap_backports() {
+  local id name suite mirror file package
+  read -r id name < <(bootstrap_release)
+  suite=$name-backports
+  file=$bootstrap_sources/microperimeter-backports.list
+  if [ "$id" = debian ] && ! bootstrap_has_suite "$suite"; then
+    mirror=$(apt-get indextargets --format "\$(REPO_URI) \$(CODENAME)" "Created-By: Packages" |
+      awk -v name="$name" '$2 == name { print $1; exit }')
+    echo "adding a source of packages: $suite, for $*"
+    echo "  (rm $file takes it away again)"
+    echo "deb ${mirror:-http://deb.debian.org/debian} $suite main" >"$file"
+    bootstrap_update
+  fi
+  for package in "$@"; do
+    bootstrap_in_suite "$package" "$suite" || bootstrap_fail \
+      "apt knows no package $package: Debian 12 has it in bookworm-backports, Debian 13 in main," \
+      "Ubuntu in universe (add-apt-repository universe). Install it by hand and run this again."
+  done
+  bootstrap_install "$suite" "$@"
+}
+
+# The system's name and that of its release, such as `debian bookworm`.
+bootstrap_release() {
+  # shellcheck disable=SC1091
+  (. /etc/os-release && echo "$ID ${VERSION_CODENAME:-unknown}")
+}
+
+bootstrap_has_suite() {
+  apt-get indextargets --format "\$(CODENAME)" | grep -qx "$1"
+}
+
+bootstrap_in_suite() {
+  apt-cache madison "$1" 2>/dev/null | grep -q " $2/"
+}
+
+# Servers are for the tests, not for this host: none is started now or at the next boot.
+# $1: the suite to install from; empty: the release's own.
+bootstrap_install() {
+  local suite=$1 before sentence
+  shift
+  echo "installing with apt-get${suite:+ from $suite}: $*"
+  export DEBIAN_FRONTEND=noninteractive
+  sentence="apt-get could not install: $*. The lines above say why."
+  before=$(bootstrap_units)
+  (
+    if [ ! -e "$bootstrap_guard" ]; then
+      trap 'rm -f "$bootstrap_guard"' EXIT
+      printf '#!/bin/sh\nexit 101\n' >"$bootstrap_guard"
+      chmod 755 "$bootstrap_guard"
+    fi
+    bootstrap_quietly "$sentence" apt-get -y -o DPkg::Lock::Timeout=120 \
+      install --no-install-recommends ${suite:+-t "$suite"} "$@"
+  ) || exit 1
+  command -v systemctl >/dev/null || return 0
+  comm -13 <(echo "$before") <(bootstrap_units) | xargs -r systemctl -q disable 2>/dev/null || true
+}
+
+bootstrap_units() {
+  find /lib/systemd/system/ -maxdepth 1 -name '*.service' -printf '%f\n' 2>/dev/null | sort
 }
 
 # Run as the owner of the checkout, so that `sudo scripts/test` leaves no files of root's in it.

@@ -3,11 +3,10 @@
  */
 import { type MetricsServer, startMetricsServer } from '../../control/metrics.ts';
 import { type ControlServer, startControlServer } from '../../control/server.ts';
-import type { Config } from '../../engine/config.ts';
+import type { Settings } from '../../engine/config.ts';
 import type { Agent } from '../agent.ts';
 import { assemble } from '../assemble.ts';
-import { readConfigFile } from '../config/file.ts';
-import { formatProblem } from '../config/parse.ts';
+import { compileInThread } from '../compile-thread.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
@@ -15,12 +14,14 @@ import { Service } from '../service.ts';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
-  const { config, warnings } = readConfigFile(options.config);
+  const { next: compiled, warnings } = await compileInThread(options.config, undefined);
+  if (compiled === undefined) throw new Error('nothing was compiled');
+  const { settings: config, source } = compiled;
   const logger = createLogger(config.log);
-  for (const warning of warnings) logger.warn(formatProblem(options.config, warning));
+  for (const warning of warnings) logger.warn(warning);
   const stop = new StopRequest();
   let agent: Agent | undefined;
-  const reloader = new Reloader(options.config, config, logger, async (next) => {
+  const reloader = new Reloader(options.config, source, logger, compileInThread, async (next) => {
     if (agent === undefined) throw new Error('the agent is still starting');
     await agent.reload(next);
   });
@@ -37,7 +38,7 @@ export async function run(options: { config: string }): Promise<number> {
       reload: () => reload('the control socket'),
       stop: () => stop.ask('the control socket'),
     });
-    const running = await assemble(config, logger);
+    const running = await assemble(compiled, logger);
     agent = running;
     metrics = await startMetrics(config, running);
     service.watch(() => running.health());
@@ -60,7 +61,7 @@ export async function run(options: { config: string }): Promise<number> {
 }
 
 /** An agent whose metrics cannot be had does not start: it is stopped again. */
-async function startMetrics(config: Config, agent: Agent): Promise<MetricsServer | undefined> {
+async function startMetrics(config: Settings, agent: Agent): Promise<MetricsServer | undefined> {
   if (config.metrics === undefined) return undefined;
   const { address, port } = config.metrics;
   try {

@@ -16,6 +16,8 @@ import { type CompileLimits, lastRule, RulesTooLargeError, type Tables } from '.
 const scannedMax = 4096;
 /** And this is the proportion, in cells written: rules of people need a tenth of it. */
 const workMax = 2 ** 26;
+/** What a cell that changes costs at least, in cells written: its list, and the nodes above it. */
+const workPerCell = 8;
 
 /** A quarter of a gigabyte holds 100,000 rules of the kinds that people write. */
 export const defaultLimits: CompileLimits = { bytes: 256 << 20, ms: 60_000 };
@@ -37,15 +39,17 @@ export function compile(rules: readonly Rule[], limits: CompileLimits = defaultL
 
 function compileTrie(rules: readonly Rule[], limits: CompileLimits, work: number): Tables {
   const nodes = new Nodes(limits, work);
+  const chosen = plan(rules);
+  nodes.expect(chosen.cells * workPerCell);
   const services = compileServices(nodes, rules);
   const lists = new Lists(nodes, services, limits);
-  const planes = plan(rules).map((chosen, number) =>
-    chosen.length === 0
+  const planes = chosen.planes.map((indexes, number) =>
+    indexes.length === 0
       ? undefined
       : compilePlane(
           nodes,
           lists,
-          chosen.map((index) => planeRule(rules[index], index, number !== 1)),
+          indexes.map((index) => planeRule(rules[index], index, number !== 1)),
         ),
   );
   const valuesFor = (rowsOf: (number: number) => boolean) =>

@@ -2,14 +2,17 @@
  * From the rules that hold for a pair of addresses, in order, to what the plane's cell says: a
  * rule at once, or a trie over classes of local ports, or one over classes of the other services.
  */
-import { Partition, renumber } from './axis.ts';
+import { Partition } from './axis.ts';
 import { Nodes } from './nodes.ts';
 import type { Services } from './services.ts';
+import { SparseTrie } from './sparse.ts';
 import { type CompileLimits, digitBits, lastRule } from './tables.ts';
 
 const digitSize = 1 << digitBits;
 
 export const noRuleEntry = ~(lastRule << 1);
+/** A class of local ports that is in no rule's list. */
+const noClass = -1;
 
 /** @returns the shift of the first digit for numbers below `count` */
 export function firstShift(count: number): number {
@@ -24,9 +27,12 @@ export class Lists {
   /** Every list that has been seen, and what came of it. */
   readonly #seen: Nodes;
   readonly #entries = new Map<number, number>();
-  readonly #row: Int32Array;
-  readonly #localRow: Int32Array;
+  readonly #service: SparseTrie;
+  readonly #local: SparseTrie;
+  /** By class of local ports; all 0 between two lists. */
+  readonly #groups: Int32Array;
   readonly #serviceStamps: Int32Array;
+  readonly #localStamps: Int32Array;
   #stamp = 0;
   #list = new Int32Array(256);
 
@@ -34,9 +40,11 @@ export class Lists {
     this.#nodes = nodes;
     this.#services = services;
     this.#seen = new Nodes(limits);
-    this.#row = new Int32Array(digitSize << firstShift(services.remoteCount));
-    this.#localRow = new Int32Array(digitSize << firstShift(services.localCount));
+    this.#service = new SparseTrie(nodes, services.remoteCount);
+    this.#local = new SparseTrie(nodes, services.localCount);
+    this.#groups = new Int32Array(services.localCount);
     this.#serviceStamps = new Int32Array(services.remotes.length);
+    this.#localStamps = new Int32Array(services.localCount);
   }
 
   /** @param rules in order; not kept */
@@ -50,6 +58,7 @@ export class Lists {
     const offset = this.#seen.intern(this.#list, 0, count + 1);
     const known = this.#seen.length === before ? this.#entries.get(offset) : undefined;
     if (known !== undefined) return known;
+    this.#nodes.hold(this.#seen.length - before);
     const entry = this.#build(count);
     this.#entries.set(offset, entry);
     return entry;
@@ -78,53 +87,48 @@ export class Lists {
 
   #build(count: number): number {
     const { ofRule, locals, localCount } = this.#services;
-    const groups = new Int32Array(localCount);
+    const groups = this.#groups;
     const partition = new Partition(groups);
+    const spoken: number[] = [];
     for (let i = 1; i <= count; i++) {
       const classes = locals[ofRule[this.#list[i]]];
       if (classes === undefined) continue;
       this.#nodes.spend(classes.length);
       partition.begin();
-      for (const number of classes) partition.put(number);
+      for (const number of classes) {
+        if (this.#localStamps[number] !== this.#stamp) spoken.push(number);
+        this.#localStamps[number] = this.#stamp;
+        partition.put(number);
+      }
     }
-    const groupCount = renumber(groups);
-    if (groupCount === 1) return this.#buildGroup(count, 0);
+    const others = spoken.length < localCount ? this.#buildGroup(count, noClass) : noRuleEntry;
+    if (spoken.length === 0) return others;
     const entries = new Map<number, number>();
-    const row = this.#localRow.fill(noRuleEntry);
-    for (let number = 0; number < localCount; number++) {
+    this.#local.begin(others);
+    for (const number of spoken) {
       const group = groups[number];
       const entry = entries.get(group) ?? this.#buildGroup(count, number);
       entries.set(group, entry);
-      row[number] = entry;
+      this.#local.set(number, entry);
     }
-    const entry = this.#trie(row);
+    groups.fill(0);
+    const entry = this.#local.finish();
     return entry < 0 ? entry : ~((entry << 2) | 3);
   }
 
-  /** The rules of the list that hold for a class of local ports. */
+  /** The rules of the list that hold for a class of local ports, or for ports none speaks of. */
   #buildGroup(count: number, localClass: number): number {
     const { ofRule, locals, remotes } = this.#services;
-    const row = this.#row.fill(noRuleEntry);
-    this.#nodes.spend(row.length);
+    this.#service.begin(noRuleEntry);
     for (let i = count; i > 0; i--) {
       const rule = this.#list[i];
       const service = ofRule[rule];
       if (locals[service]?.includes(localClass) === false) continue;
       const classes = remotes[service];
       this.#nodes.spend(classes.length);
-      for (let k = 0; k < classes.length; k++) row[classes[k]] = ~(rule << 1);
+      for (let k = 0; k < classes.length; k++) this.#service.set(classes[k], ~(rule << 1));
     }
-    const entry = this.#trie(row);
+    const entry = this.#service.finish();
     return entry < 0 ? entry : ~((entry << 2) | 1);
-  }
-
-  /** @returns the entry that leads to what `row` holds, level by level; `row` is used up */
-  #trie(row: Int32Array): number {
-    for (let width = row.length; width > 1; width >>>= digitBits) {
-      for (let i = 0; i < width; i += digitSize) {
-        row[i >>> digitBits] = this.#nodes.internEntry(row, i, digitSize);
-      }
-    }
-    return row[0];
   }
 }

@@ -8,6 +8,10 @@ const initialWords = 1 << 16;
 /** An entry holds an offset and two bits. */
 const offsetMax = 2 ** 28;
 const workPerLook = 1 << 20;
+/** What the compiler may keep in all, of what the tables may take. */
+const heldShare = 1.5;
+/** More than is done in the time that the default limits allow. */
+const cellsMax = 2 ** 28;
 const advice =
   'use fewer rules, or wider prefixes and port ranges, or such as do not overlap each other';
 
@@ -37,25 +41,26 @@ export class Nodes {
     if (this.#sinceLook < workPerLook) return;
     this.#workLeft -= this.#sinceLook;
     this.#sinceLook = 0;
-    if (this.#workLeft < 0 || performance.now() > this.#deadline) {
-      throw new RulesTooLargeError(
-        'RULES_TOO_SLOW',
-        `the rules take too long to compile; ${advice}`,
-      );
-    }
+    if (this.#workLeft < 0 || performance.now() > this.#deadline) throw this.#tooSlow();
+  }
+
+  /** Refuses at once what would be refused after a long time: `cells` are to be written. */
+  expect(cells: number): void {
+    if (cells > cellsMax || cells > this.#workLeft) throw this.#tooSlow();
   }
 
   /** Counts words that the compiler keeps beside the nodes; negative: let go. */
   hold(words: number): void {
     this.#held += words;
-    if (this.#held > this.#wordsMax) throw this.#tooLarge();
+    const heldMax = this.#wordsMax * heldShare;
+    if (this.#held + this.length > heldMax) throw this.#tooLarge('compiling the rules', heldMax);
   }
 
   /** @returns where `count` new words begin, filled with 0 */
   allocate(count: number): number {
     const offset = this.length;
     const needed = offset + count;
-    if (needed > this.#wordsMax) throw this.#tooLarge();
+    if (needed > this.#wordsMax) throw this.#tooLarge('the compiled rules', this.#wordsMax);
     if (needed > this.words.length) {
       const grown = new Int32Array(Math.min(this.#wordsMax, Math.max(needed, offset * 2)));
       grown.set(this.words.subarray(0, offset));
@@ -99,9 +104,13 @@ export class Nodes {
     return this.intern(source, start, count);
   }
 
-  #tooLarge(): RulesTooLargeError {
-    const size = (this.#wordsMax / (1 << 18)).toFixed(1);
-    const problem = `the compiled rules would need more than ${size} MiB`;
+  #tooSlow(): RulesTooLargeError {
+    const problem = 'the rules take too long to compile';
+    return new RulesTooLargeError('RULES_TOO_SLOW', `${problem}; ${advice}`);
+  }
+
+  #tooLarge(what: string, words: number): RulesTooLargeError {
+    const problem = `${what} would need more than ${(words / (1 << 18)).toFixed(1)} MiB`;
     return new RulesTooLargeError('RULES_TOO_LARGE', `${problem}; ${advice}`);
   }
 
@@ -116,6 +125,7 @@ export class Nodes {
   #rehash(): void {
     const [index, hashes] = [this.#index, this.#hashes];
     const mask = index.length * 2 - 1;
+    this.hold(2 * index.length);
     this.#index = new Int32Array(mask + 1);
     this.#hashes = new Int32Array(mask + 1);
     for (let i = 0; i < index.length; i++) {

@@ -8,8 +8,12 @@ import { cut, isPossible, joined, pieceAfter, pieceOf } from './axis.ts';
 import { addressLast } from './plane.ts';
 import type { Range, Rule } from './rules.ts';
 
-/** By plane, the rules in it. Rows are local addresses, but in plane 1. */
-export type Plan = readonly (readonly number[])[];
+export type Plan = {
+  /** By plane, the rules in it. Rows are local addresses, but in plane 1. */
+  readonly planes: readonly (readonly number[])[];
+  /** Cells that change from one row to the next, in all planes. */
+  readonly cells: number;
+};
 
 /** A single plane is faster than two; below this many changed cells it is also small. */
 const onePlaneMax = 60_000;
@@ -23,24 +27,25 @@ export function plan(rules: readonly Rule[]): Plan {
   const { rowsLocal, rowsRemote } = costs(ends, all);
   const sum = (of: Float64Array) => of.reduce((total, cost) => total + cost, 0);
   if (Math.min(sum(rowsLocal), sum(rowsRemote)) <= onePlaneMax) {
-    return sum(rowsLocal) <= sum(rowsRemote) ? [all] : [[], all];
+    return sum(rowsLocal) <= sum(rowsRemote)
+      ? { planes: [all], cells: sum(rowsLocal) }
+      : { planes: [[], all], cells: sum(rowsRemote) };
   }
   const cheaper = rowsLocal.map((cost, index) => Math.min(cost, rowsRemote[index]));
-  let best: Plan = [];
-  let bestCost = Infinity;
+  let best: Plan = { planes: [], cells: Infinity };
   for (let limit = 2 ** 40; limit >= 1; limit /= 2) {
     const wide = all.filter((index) => cheaper[index] > limit);
     const narrow = all.filter((index) => cheaper[index] <= limit);
     const wideCosts = costs(ends, wide);
     const cost =
       narrow.reduce((total, index) => total + cheaper[index], 0) + sum(wideCosts.rowsLocal);
-    if (cost >= bestCost) continue;
-    bestCost = cost;
-    best = [
+    if (cost >= best.cells) continue;
+    const planes = [
       narrow.filter((index) => rowsLocal[index] <= rowsRemote[index]),
       narrow.filter((index) => rowsLocal[index] > rowsRemote[index]),
       wide,
     ];
+    best = { planes, cells: cost };
     if (wide.length === 0 && cost <= twoPlanesMax) break;
   }
   return best;

@@ -54,6 +54,7 @@ export function compileServices(nodes: Nodes, rules: readonly Rule[]): Services 
     services.map((service) => service.remotePort),
   );
   const grid = { ports, cells: new Int32Array(4 * ports.count + 2 * protocolCount) };
+  nodes.expect(services.reduce((sum, service) => sum + cellCount(ports, service), 0));
   const partition = new Partition(grid.cells);
   for (const service of services) {
     const cells = cellsOf(grid, service);
@@ -153,6 +154,16 @@ function classesIn(axis: PortAxis, ranges: readonly Range[]): number[] {
     for (let i = pieceOf(axis.starts, range.first); i < end; i++) found.add(axis.classes[i]);
   }
   return [...found];
+}
+
+/** At most how many cells `cellsOf` has, but for those of other protocols. */
+function cellCount(ports: PortAxis, { opener, protocol, remotePort }: Service): number {
+  const pieces = remotePort.reduce(
+    (sum, { first, last }) => sum + pieceAfter(ports.starts, last) - pieceOf(ports.starts, first),
+    0,
+  );
+  const rows = (opener === Opener.Both ? 2 : 1) * (protocol === -1 ? 2 : 1);
+  return rows * Math.min(remotePort.length === 0 ? ports.count : pieces, ports.count);
 }
 
 /** Levels: opener and protocol, class of the remote port. */

@@ -3,12 +3,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { compileInThread } from '../../cli/compile-thread.ts';
 import { differenceOf } from '../../cli/config/difference.ts';
 import { parseConfig } from '../../cli/config/parse.ts';
 import { createLogger } from '../../cli/log.ts';
 import { Reloader } from '../../cli/reload.ts';
 import { startControlServer } from '../../control/server.ts';
-import type { Config } from '../../engine/config.ts';
+import type { Settings } from '../../engine/config.ts';
 import { file, firewall } from './config-file.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-reload-'));
@@ -90,20 +91,21 @@ t.test('what a change of the file changes, in words', async (t) => {
 
 t.test('all or nothing, one after the other', async (t) => {
   const path = join(directory, 'config.yaml');
-  const applied: Config[] = [];
+  const applied: Settings[] = [];
   let refuse = '';
   let atWork = 0;
   writeFileSync(path, file());
   const reloader = new Reloader(
     path,
-    parseConfig(file(), path),
+    (await compileInThread(path, undefined)).next!.source,
     createLogger({ level: 'error', format: 'json', flows: '' }).child({}, { level: 'silent' }),
-    async (next) => {
+    compileInThread,
+    async ({ settings }) => {
       t.equal(++atWork, 1, 'one at a time');
       await new Promise((resolve) => setTimeout(resolve, 5));
       atWork--;
       if (refuse !== '') throw new Error(refuse);
-      applied.push(next);
+      applied.push(settings);
     },
   );
   const none = { changed: [], refused: [], warnings: [] };

@@ -20,11 +20,19 @@ function bash(line: string, fakes: Record<string, string> = {}) {
   }
   const { status, stdout, stderr } = spawnSync(
     'bash',
-    ['-euo', 'pipefail', '-c', `. ${root}/scripts/bootstrap.sh; ${line}`],
+    [
+      '-euo',
+      'pipefail',
+      '-c',
+      `. ${root}/scripts/bootstrap.sh; bootstrap_guard=$bin/guard; ${line}`,
+    ],
     { encoding: 'utf8', env: { ...process.env, PATH: `${bin}:${process.env.PATH}`, bin } },
   );
   return { status, stdout, stderr };
 }
+
+/** The answer of `apt-cache madison` for a package of the release itself. */
+const known = 'echo "$2 | 1.0 | http://mirror/debian stable/main amd64 Packages"';
 
 t.test('a machine that cannot run it hears why', async (t) => {
   const rows: [name: string, line: string, fakes: Record<string, string>, sentence: RegExp][] = [
@@ -44,7 +52,7 @@ t.test('a machine that cannot run it hears why', async (t) => {
     [
       'an install that fails shows its output',
       'PATH=$bin:/bin; bootstrap_packages no-such-tool',
-      { 'apt-get': 'echo "E: no room"; exit 100' },
+      { 'apt-get': 'echo "E: no room"; exit 100', 'apt-cache': known },
       /E: no room\napt-get could not install: no-such-tool/,
     ],
   ];
@@ -65,12 +73,43 @@ t.test('a new node is good enough', async (t) => {
 });
 
 t.test('only what is missing is installed, after saying so', async (t) => {
-  const fakes = { 'apt-get': 'echo "$@" >>$bin/calls', tshark: '' };
+  const fakes = { 'apt-get': 'echo "$@" >>$bin/calls', 'apt-cache': known, tshark: '' };
   const there = bash('bootstrap_packages tshark; cat $bin/calls', fakes);
   t.match(there, { status: 1, stdout: '' }, 'nothing is called when nothing is missing');
   const missing = bash('bootstrap_packages tshark no-such-tool; cat $bin/calls', fakes);
   t.match(missing.stdout, /^missing: no-such-tool \(.*\)\ninstalling with apt-get: no-such-tool\n/);
   t.match(missing.stdout, /update\n.*install --no-install-recommends no-such-tool\n$/);
+  const guarded = {
+    ...fakes,
+    'apt-get': '[ "$1" = -qq ] || { "$bin/guard"; echo "guard $?" >>$bin/calls; }',
+  };
+  const services = bash('bootstrap_packages no-such-tool; cat $bin/calls $bin/guard', guarded);
+  t.match(services.stdout, /guard 101\n$/, 'no service may start meanwhile');
+  t.match(services.stderr, /guard: No such file/, 'and afterwards others may');
+});
+
+t.test('what the release lacks comes from its backports, or with a sentence', async (t) => {
+  const inBackports = 'echo "$2 | 2 | http://mirror/debian old-backports/main amd64 Packages"';
+  const run = (release: string, aptCache: string) =>
+    bash(
+      `bootstrap_release() { echo ${release}; }; bootstrap_sources=$bin
+       bootstrap_packages rare; cat $bin/*.list $bin/calls`,
+      { 'apt-get': 'echo "$@" >>$bin/calls', 'apt-cache': aptCache, systemctl: '' },
+    );
+  const added = run('debian old', inBackports);
+  t.match(
+    added.stdout,
+    /^missing: rare .*\nadding a source of packages: old-backports, for rare\n/,
+  );
+  t.match(added.stdout, /\ninstalling with apt-get from old-backports: rare\n/);
+  t.match(added.stdout, /\ndeb http\S+ old-backports main\n/);
+  t.match(added.stdout, /install --no-install-recommends -t old-backports rare\n/);
+  const nowhere = run('ubuntu new', '');
+  t.match(nowhere, {
+    status: 1,
+    stderr: /apt knows no package rare: .*add-apt-repository universe/s,
+  });
+  t.notMatch(nowhere.stdout, /adding a source/, 'another system gets no source of Debian');
 });
 
 t.test('modules are installed once for each lock file and node', async (t) => {

@@ -20,6 +20,7 @@ import {
 } from '../../lab/firewalls.ts';
 import type { Namespace } from '../../lab/namespace.ts';
 import { run } from '../../lab/program.ts';
+import { type SuricataOptions, startSuricataFirewall } from '../../lab/suricata/suricata.ts';
 import {
   addresses,
   createTopology,
@@ -60,26 +61,19 @@ export type Hairpin = {
 const startLimitMs = 10_000;
 
 export async function startHairpin(t: Test, options: HairpinOptions = {}): Promise<Hairpin> {
-  const encapsulation =
-    options.encapsulation ?? (options.firewall === 'vxlan' ? 'vxlan' : 'geneve');
+  const isReal = options.firewall === 'vxlan' || options.firewall === 'suricata';
+  const encapsulation = options.encapsulation ?? (isReal ? 'vxlan' : 'geneve');
   const directory = createRunDirectory();
   const certificates = createCertificates(directory, 'firewall', addresses.firewall);
-  const topology = createTopology(options.topology);
+  const offloads = options.firewall === 'suricata' ? 'firewall-off' : 'all';
+  const topology = createTopology({ offloads, ...options.topology });
   t.teardown(() => topology.remove());
-  const policy = join(directory, 'policy.yaml');
-  writeFileSync(policy, options.policy ?? 'deny: []\n');
-  const firewall =
-    options.firewall === 'vxlan'
-      ? await startVxlanFirewall(topology.firewall, addresses.workload, {
-          encapsulation,
-          certificates,
-        })
-      : await startBuiltinFirewall(topology.firewall, {
-          encapsulation,
-          certificates,
-          policy,
-          answer: options.answer ?? 'plain',
-        });
+  const firewall = await startFirewall(topology, options, {
+    encapsulation,
+    certificates,
+    directory,
+    answer: options.answer ?? 'plain',
+  });
   t.teardown(() => firewall.stop());
   let agents = 0;
   const launchAgent = (settings: AgentOptions['settings'] = {}) => {
@@ -89,7 +83,7 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       ca: certificates.ca,
       firewall: addresses.firewall,
       encapsulation,
-      settings: { ...options.settings, ...settings },
+      settings: { ...firewall.agentSettings, ...options.settings, ...settings },
       top: options.top ?? {},
       environment: options.environment ?? {},
       ...(options.command === undefined ? {} : { command: options.command }),
@@ -117,6 +111,22 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
       return capture;
     },
   };
+}
+
+async function startFirewall(
+  topology: Topology,
+  { firewall, policy = 'deny: []\n' }: HairpinOptions,
+  options: SuricataOptions,
+): Promise<Firewall> {
+  if (firewall === 'vxlan') {
+    return await startVxlanFirewall(topology.firewall, addresses.workload, options);
+  }
+  if (firewall === 'suricata') {
+    return await startSuricataFirewall(topology.firewall, addresses.workload, options);
+  }
+  const file = join(options.directory, 'policy.yaml');
+  writeFileSync(file, policy);
+  return await startBuiltinFirewall(topology.firewall, { ...options, policy: file });
 }
 
 /** A shell script in a host; its standard output, or an error with its words. */
