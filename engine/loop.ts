@@ -40,6 +40,8 @@ const receiveRounds = 6;
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
+/** The same where the kernel carries flows: what it sends too large comes back as no error. */
+const carriedMtuTicks = 5;
 /**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
  * heart, so the data path must end.
@@ -224,7 +226,8 @@ export class Loop {
     path.flows.sweep(path.nowTick, sweepPerTick);
     this.redirect.expireHeld(path.nowTick);
     this.reinject.expireHeld(path.nowTick);
-    if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
+    const every = path.io.carrier.capacity > 0 ? carriedMtuTicks : mtuTicks;
+    if (path.nowTick - this.lastMtuTick >= every) this.updateMtu();
     this.publish();
   }
 
