@@ -1,13 +1,12 @@
 /**
  * Lookups a second, bytes and milliseconds to compile, for generated sets and for ClassBench's own
- * where they are found: `node dist/bench/classify.bench.js [--smoke] [--only PATTERN]`.
+ * where they are found: `node dist/bench/classify.bench.js [--smoke] [--record] [--only PATTERN]`.
  *
  * One core, one lookup after the other, 100,000 headers drawn from the rules (values uniform in
  * the rule's range, a fifth at its ends; Pareto reuse), so that caches see what a trace would show
- * them. `--smoke` takes a small set and a moment, and records nothing.
+ * them. `--smoke` takes a small set and a moment.
  */
 import { loadavg } from 'node:os';
-import { parseArgs } from 'node:util';
 import Benchmark from 'benchmark';
 import { compile } from '../engine/classifier/compile.ts';
 import { match } from '../engine/classifier/match.ts';
@@ -22,8 +21,10 @@ import {
   headerDefaults,
 } from '../test/model/rule-sets.ts';
 import type { Direction } from '../tunnel/pieces.ts';
-import { type Parameters, record } from './record.ts';
+import { micro, type Parameters, report, say } from './record.ts';
 
+/** Names the lines of one run in bench/results.ndjson. */
+const run = new Date().toISOString();
 const seed = 7;
 const headerCount = 100_000;
 /** Answers compared with the twin: the figure is worth nothing when they are wrong. */
@@ -117,20 +118,20 @@ function measure(name: string, rules: readonly Rule[], isSmoke: boolean): void {
     `${(bytes / (1 << 20)).toFixed(2)}`.padStart(9),
     `${ms.toFixed(0)}`.padStart(7),
   ];
-  console.log(columns.join(' '));
-  if (isSmoke) return;
+  say(columns.join(' '));
   const parameters: Parameters = {
     set: name,
     rules: rules.length,
     headers: count,
     seed,
+    run,
     load: loadavg()[0],
   };
   const result = { bench: 'classify', parameters };
-  record({ ...result, name: 'lookups', value: median, unit: 'lookups/s' });
-  record({ ...result, name: 'lookups, fastest sample', value: best, unit: 'lookups/s' });
-  record({ ...result, name: 'memory', value: bytes, unit: 'bytes' });
-  record({ ...result, name: 'compile', value: Math.round(ms * 10) / 10, unit: 'ms' });
+  report({ ...result, name: 'lookups', value: median, unit: 'lookups/s' });
+  report({ ...result, name: 'lookups, fastest sample', value: best, unit: 'lookups/s' });
+  report({ ...result, name: 'memory', value: bytes, unit: 'bytes' });
+  report({ ...result, name: 'compile', value: Math.round(ms * 10) / 10, unit: 'ms' });
 }
 
 function sets(isSmoke: boolean): Map<string, () => Rule[]> {
@@ -142,15 +143,12 @@ function sets(isSmoke: boolean): Map<string, () => Rule[]> {
   }
   if (isSmoke) return found;
   const real = classBenchSets();
-  if (real.size === 0) console.log(`no ClassBench sets in ${classBenchFolder}`);
+  if (real.size === 0) say(`no ClassBench sets in ${classBenchFolder}`);
   for (const [name, rules] of real) found.set(name, () => rules);
   return found;
 }
 
-const { smoke = false, only = '' } = parseArgs({
-  options: { smoke: { type: 'boolean' }, only: { type: 'string' } },
-}).values;
-console.log('set              rules  M/s med    best       MiB      ms');
-for (const [name, rules] of sets(smoke)) {
-  if (new RegExp(only).test(name)) measure(name, rules(), smoke);
+say('set              rules  M/s med    best       MiB      ms');
+for (const [name, rules] of sets(micro.smoke)) {
+  if (new RegExp(micro.only).test(name)) measure(name, rules(), micro.smoke);
 }

@@ -1,21 +1,27 @@
 /**
- * The figures of docs/performance.md, made from bench/results.ndjson, so that nobody types them:
+ * The figures of the documents, made from bench/results.ndjson, so that nobody types them:
  *
- *     node dist/bench/figures.js      writes the latest recorded run between the markers
+ *     node dist/bench/figures.js      writes what was recorded last between the markers
  *
- * A test fails when the document and the results say different things.
+ * A test fails when a document and the results say different things.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { renderClassifier } from './classifier-figures.ts';
 import type { Wire } from './peer.ts';
 import type { Figure } from './statistics.ts';
-import { type CellFigures, footnote, tables, wireTitles } from './table.ts';
+import { type CellFigures, footnote, markdown, tables, wireTitles } from './table.ts';
 
-export const documentFile = 'docs/performance.md';
 const resultsFile = 'bench/results.ndjson';
 
 const begin = '<!-- figures: node dist/bench/figures.js -->';
 const end = '<!-- end of figures -->';
+
+/** Documents with figures, and what writes them from the results. */
+export const documents: Readonly<Record<string, (results: string) => string>> = {
+  'docs/performance.md': renderFigures,
+  'docs/classifier.md': renderClassifier,
+};
 
 /** A line of bench/results.ndjson, of this bench (see bench/record.ts). */
 type Line = {
@@ -63,7 +69,7 @@ export function renderFigures(results: string): string {
 export function insertFigures(document: string, figures: string): string {
   const from = document.indexOf(begin);
   const to = document.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`${documentFile} has no place for figures: ${begin}`);
+  if (from < 0 || to < from) throw new Error(`the document has no place for figures: ${begin}`);
   return `${document.slice(0, from + begin.length)}\n${figures}\n${document.slice(to)}`;
 }
 
@@ -85,12 +91,8 @@ function cellsOf(lines: readonly Line[]): CellFigures[] {
   return [...cells.values()];
 }
 
-function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
-}
-
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const document = readFileSync(documentFile, 'utf8');
-  writeFileSync(documentFile, insertFigures(document, renderFigures(readResults())));
+  for (const [file, render] of Object.entries(documents)) {
+    writeFileSync(file, insertFigures(readFileSync(file, 'utf8'), render(readResults())));
+  }
 }

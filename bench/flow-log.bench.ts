@@ -1,5 +1,6 @@
 /**
- * `node dist/bench/flow-log.bench.js [--record]`: nanoseconds that a short flow (find, insert,
+ * `node dist/bench/flow-log.bench.js [--smoke] [--record]`: nanoseconds
+ * that a short flow (find, insert,
  * describe, a packet, remove) costs the path without the flow log, with it, and with its ring full;
  * and what one line costs the main thread. Goal: the difference that `log.flows` makes to the path.
  */
@@ -13,7 +14,7 @@ import {
   flowLogRecords,
 } from '../engine/flow-log.ts';
 import { Flows, OnFailure, Verdict } from '../engine/flows.ts';
-import { record } from './record.ts';
+import { micro, report, say } from './record.ts';
 import { median } from './statistics.ts';
 
 const capacity = 65_536;
@@ -57,8 +58,8 @@ const cases: readonly [string, () => void][] = [
   ['line', () => (bytes += JSON.stringify(describeFlow(shown, 0, names)).length)],
 ];
 
-const rounds = 9;
-const turns = 300_000;
+const rounds = micro.smoke ? 1 : 9;
+const turns = micro.smoke ? 5_000 : 300_000;
 const samples = cases.map((): number[] => []);
 // Interleaved, and in time of our own processor: what else the machine does falls out.
 for (let round = 0; round < rounds; round++) {
@@ -72,7 +73,6 @@ for (let round = 0; round < rounds; round++) {
 if (bytes === 0) throw new Error('nothing was measured');
 for (const [index, [name]] of cases.entries()) {
   const value = Math.round(median(samples[index]));
-  console.log(`${name}: ${value} ns (${Math.round(Math.min(...samples[index]))} at best)`);
-  if (!process.argv.includes('--record')) continue;
-  record({ bench: 'flow-log', name, value, unit: 'ns', parameters: { capacity, live, rounds } });
+  say(`${name}: ${value} ns (${Math.round(Math.min(...samples[index]))} at best)`);
+  report({ bench: 'flow-log', name, value, unit: 'ns', parameters: { capacity, live, rounds } });
 }

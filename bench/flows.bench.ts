@@ -5,21 +5,14 @@
  * Goal: 100 ns for a hit, hash and cache misses included. `--smoke` takes a small table and a
  * moment. What is found is summed, so that no look-up is left out.
  */
-import { parseArgs } from 'node:util';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { FlowEnd } from '../engine/flow-log.ts';
 import { Flows, noFlow, Verdict } from '../engine/flows.ts';
-import { record } from './record.ts';
+import { micro, report, say } from './record.ts';
 
-const { values } = parseArgs({
-  options: {
-    smoke: { type: 'boolean', default: false },
-    record: { type: 'boolean', default: false },
-  },
-});
-const live = values.smoke ? 10_000 : 1_000_000;
-const steps = values.smoke ? 20_000 : 2_000_000;
-const rounds = values.smoke ? 1 : 7;
+const live = micro.smoke ? 10_000 : 1_000_000;
+const steps = micro.smoke ? 20_000 : 2_000_000;
+const rounds = micro.smoke ? 1 : 7;
 const udp = 17;
 const local = 0x0a01_000a;
 
@@ -82,9 +75,7 @@ const insert = time(() => {
 
 const figures = { hit, miss, 'insert and remove': insert };
 for (const [name, value] of Object.entries(figures)) {
-  console.log(`${name.padEnd(20)} ${value.toFixed(0).padStart(6)} ns`);
-  if (values.record) {
-    record({ bench: 'flows', name, value, unit: 'ns', parameters: { live, steps, rounds } });
-  }
+  say(`${name.padEnd(20)} ${value.toFixed(0).padStart(6)} ns`);
+  report({ bench: 'flows', name, value, unit: 'ns', parameters: { live, steps, rounds } });
 }
-console.log(`sum of what was found: ${checksum}`);
+say(`sum of what was found: ${checksum}`);

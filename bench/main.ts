@@ -10,10 +10,13 @@ import { type Cell, type CellResult, describeMachine, type Plan, runPlan } from 
 import { fixedRate } from './measure/fixed-rate.ts';
 import { newConnections } from './measure/new-connections.ts';
 import { packetRate } from './measure/packet-rate.ts';
+import { programs } from './measure/programs.ts';
+import { reload } from './measure/reload.ts';
 import { roundTrip } from './measure/round-trip.ts';
 import { tcp } from './measure/tcp.ts';
 import { type Effort, figureKinds, type Measurement } from './measure.ts';
 import { startMeter } from './meters.ts';
+import { microBenches, runMicroBench } from './micro.ts';
 import type { Peer } from './peer.ts';
 import {
   agentGeneve,
@@ -44,13 +47,15 @@ const peers: readonly Peer[] = [
   fastd,
   wireguardGo,
 ];
-/** Memory is looked at by the last one, after all kinds of traffic. */
+/** Memory is looked at by `fixedRate`, after all kinds of traffic; rules change after it. */
 const measurements: readonly Measurement[] = [
   tcp,
   packetRate,
   roundTrip,
   newConnections,
+  programs,
   fixedRate,
+  reload,
 ];
 
 type Options = {
@@ -74,7 +79,11 @@ function parseOptions(): Options {
     .description('Measures the agent against the kernel and other tunnels. Needs root.')
     .option('--repeats <number>', 'how often everything is measured', positive, 5)
     .option('--seconds <number>', 'how long each transfer takes', positive, 2)
-    .option('--only <regex>', 'cells to run, by "peer, wire" (see --list)', pattern)
+    .option(
+      '--only <regex>',
+      'what to run: micro benches by name, cells by "peer, wire" (see --list)',
+      pattern,
+    )
     .option('--measure <regex>', 'measurements to run, by name (see --list)', pattern)
     .option('--quick', 'everything once, in a minute: shows that it works, measures nothing')
     .option('--json', 'print figures as lines of JSON instead of tables')
@@ -87,13 +96,15 @@ function parseOptions(): Options {
 async function main(options: Options): Promise<number> {
   const say = (words: string) => console.error(pc.dim(words));
   const cells = chooseCells(options, say);
+  const micro = options.measure === undefined ? chooseMicro(options) : [];
   const chosen = measurements.filter(({ name }) => options.measure?.test(name) ?? true);
   if (options.list) {
+    for (const name of micro) console.log(name);
     for (const { peer, wire } of cells) console.log(`${peer.name}, ${wire}`);
     console.log(`measurements: ${chosen.map(({ name }) => name).join(', ')}`);
     return 0;
   }
-  if (process.getuid?.() !== 0) {
+  if (cells.length > 0 && process.getuid?.() !== 0) {
     console.error('Root is needed for network namespaces, TUN devices and eBPF: run with sudo.');
     return 1;
   }
@@ -103,6 +114,8 @@ async function main(options: Options): Promise<number> {
   if (others > othersLimit) {
     say(`other programs use ${others.toFixed(1)} cores: the figures will be wrong`);
   }
+  const { json = false, quick = false, record: recorded = false } = options;
+  const broken = micro.filter((name) => !runMicroBench(name, { json, quick, record: recorded }));
   const plan: Plan = {
     cells,
     measurements: chosen,
@@ -113,7 +126,7 @@ async function main(options: Options): Promise<number> {
   const results = await runPlan(plan);
   const machine = describeMachine();
   if (options.json) printJson(results, plan);
-  else printTables(results);
+  else if (cells.length > 0) printTables(results);
   if (options.record) recordAll(results, plan, { run, others: Number(others.toFixed(2)) });
   const { cpu, processors, memoryGib, kernel, node } = machine;
   say(`${processors} x ${cpu}, ${memoryGib} GiB, Linux ${kernel}, Node ${node}`);
@@ -121,7 +134,12 @@ async function main(options: Options): Promise<number> {
     failures.map((words) => `${peer}, ${wire}: ${words}`),
   );
   for (const words of failures) console.error(pc.red(`failed: ${words}`));
-  return failures.length === 0 ? 0 : 1;
+  for (const name of broken) console.error(pc.red(`failed: ${name}`));
+  return failures.length + broken.length === 0 ? 0 : 1;
+}
+
+function chooseMicro({ only }: Options): string[] {
+  return microBenches.filter((name) => only?.test(name) ?? true);
 }
 
 /** Quick: each peer once, on the wire that asks most of it. */

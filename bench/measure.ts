@@ -37,6 +37,8 @@ export type FigureKind = {
 };
 
 const rate = { unit: 'Gbit/s', more: true, digits: 2 };
+const instructions = { unit: 'instructions', more: false, digits: 0 };
+const nanoseconds = { unit: 'ns', more: false, digits: 0 };
 const time = { unit: 'us', more: false, digits: 1 };
 
 /** Every figure there is, in the order of the table. `in`: towards the workload. */
@@ -60,6 +62,16 @@ export const figureKinds: Readonly<Record<string, FigureKind>> = {
   'cpu-mp-machine': { title: 'CPU, machine', unit: 's/Mpackets', more: false, digits: 2 },
   'cpu-mp-program': { title: 'CPU, program', unit: 's/Mpackets', more: false, digits: 2 },
   'loss-80k': { title: 'lost at 80 kpps', unit: '%', more: false, digits: 3 },
+  'reload-p99-before': { title: '1,000 round trips/s p99', ...time },
+  'reload-p99': { title: 'the same while 10k rules are reloaded', ...time },
+  'reload-lost': { title: 'lost meanwhile', unit: 'datagrams', more: false, digits: 0 },
+  'reload-time': { title: 'a reload of 10k rules', unit: 'ms', more: false, digits: 0 },
+  'bpf-out': { title: 'BPF at the NIC, out', ...instructions },
+  'bpf-out-ns': { title: 'BPF at the NIC, out, a run', ...nanoseconds },
+  'bpf-in': { title: 'BPF at the NIC, in', ...instructions },
+  'bpf-in-ns': { title: 'BPF at the NIC, in, a run', ...nanoseconds },
+  'bpf-tun': { title: 'BPF at the TUN', ...instructions },
+  'bpf-tun-ns': { title: 'BPF at the TUN, a run', ...nanoseconds },
   memory: { title: 'memory, program', unit: 'MiB', more: false, digits: 0 },
 };
 

@@ -53,6 +53,7 @@ export type Path = {
   /** Of the server. */
   readonly address: string;
   readonly pid: number | undefined;
+  readonly agent: Agent | undefined;
   /** See `startProof`. */
   proof(): Promise<(bytes: number) => Promise<void>>;
 };
@@ -87,6 +88,7 @@ export async function withPath<T>(
         server: peer.route === 'one-way' ? topology.firewall : topology.server,
         address: running.address ?? addresses.server,
         pid: running.pid,
+        agent: running.agent,
         proof: () => startProof(topology, peer.route, running.agent),
       };
       return await work(path);

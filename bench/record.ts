@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
+import { parseArgs } from 'node:util';
 
 export type Parameters = Readonly<Record<string, string | number | boolean>>;
 
@@ -21,6 +22,34 @@ export type Result = {
 const resultsFile = 'bench/results.ndjson';
 
 let machine: Readonly<Record<string, string>> | undefined;
+
+/** Options that micro benches have in common. */
+const microOptions = {
+  smoke: { type: 'boolean', default: false },
+  record: { type: 'boolean', default: false },
+  json: { type: 'boolean', default: false },
+  /** Of the sets of rules, those whose names match. */
+  only: { type: 'string', default: '' },
+} as const;
+
+export const micro = parseArgs({ options: microOptions, strict: false }).values as {
+  smoke: boolean;
+  record: boolean;
+  json: boolean;
+  only: string;
+};
+
+/** Words on the way of a micro bench. */
+export function say(words: string): void {
+  if (micro.json) console.error(words);
+  else console.log(words);
+}
+
+/** What a micro bench found: recorded or printed, as its options say. */
+export function report(result: Result): void {
+  if (micro.record) record(result);
+  if (micro.json) console.log(JSON.stringify(result));
+}
 
 /** Run from the root of the repository. */
 export function record(result: Result): void {

@@ -71,3 +71,8 @@ function words(figure: Figure | undefined, against: Figure | undefined, digits: 
       : ` (${(figure.median / against.median).toFixed(2)})`;
   return `${value}${range}${ratio}`;
 }
+
+export function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}

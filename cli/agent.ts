@@ -9,18 +9,23 @@ import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
 import { TelemetryThread, type TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { monotonicMs, tickMs } from '../engine/ticks.ts';
+import { releaseLeftovers } from '../linux/bpf/methods.ts';
 import type { Closers } from '../linux/fd.ts';
 import { listInterfaces } from '../linux/netlink.ts';
+import { NetlinkWatch } from '../linux/netlink-watch.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
+import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
-import type { AccelerationPlan } from './acceleration.ts';
+import { type AccelerationPlan, withoutAcceleration } from './acceleration.ts';
 import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
 import { FirewallWatch } from './firewalls.ts';
 import { FlowLog } from './flow-log.ts';
-import { builtInsOf, type Links, steeringPolicyOf } from './host-policy.ts';
+import { builtInsOf, type Links, pinDirectory, steeringPolicyOf } from './host-policy.ts';
+import { type Host, HostWatch } from './host-watch.ts';
+import { linksNow, sourceTo } from './links.ts';
 import type { Logger } from './log.ts';
 import { type InForce, PolicyInForce, type PolicyPlaces } from './policy-in-force.ts';
 import { Pulse } from './pulse.ts';
@@ -43,6 +48,9 @@ export type AgentParts = {
   readonly closers: Closers;
 };
 
+/** What is redirected by then, the guard still drops on its way back. */
+const guardPollMs = 20;
+
 export class Agent {
   /** Resolves with an exit code when the agent cannot go on. */
   readonly ended: Promise<number>;
@@ -52,12 +60,21 @@ export class Agent {
   private readonly telemetry: TelemetryThread;
   private readonly flowColumns: FlowColumns;
   private readonly flowLog: FlowLog | undefined;
+  private readonly hostWatch: HostWatch;
+  /** As the host is now. */
+  private links: Links;
+  private plan: AccelerationPlan;
+  private turn: Promise<void> = Promise.resolve();
+  private guardGone = false;
   private readonly pulse: Pulse;
   private readonly firewalls: FirewallWatch;
   private readonly startedMs = Date.now();
+  private readonly startedAt = performance.now();
 
   constructor(parts: AgentParts) {
     this.parts = parts;
+    this.links = parts.links;
+    this.plan = parts.plan;
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
@@ -83,8 +100,11 @@ export class Agent {
       died: died('data path'),
       failed: failed('data path'),
     });
+    this.hostWatch = this.watchHost();
+    this.hostWatch.start();
     this.pulse = new Pulse(() => this.feel());
     this.sayHowItStands();
+    this.disarmGuardInTime();
     const isAlone = gates.length === 1;
     this.telemetry = new TelemetryThread(parts.telemetry, gates, {
       change: (index, { level, message, sentence, state }) => {
@@ -123,15 +143,17 @@ export class Agent {
 
   private sayHowItStands(): void {
     const { dataPath, logger } = this.parts;
-    const { limits } = this.inForce.now.settings;
+    const { limits, policy } = this.inForce.now.settings;
+    if (policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
+    else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    const { acceleration, reason } = this.parts.plan;
+    const { acceleration, reason } = this.plan;
     if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
     if (acceleration !== undefined) {
       logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
     }
-    if (leaksIpv6(this.inForce.now.settings, this.parts.links)) {
+    if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
   }
@@ -151,11 +173,18 @@ export class Agent {
    * @throws as PolicyInForce.change
    */
   reload(next: Compiled): Promise<void> {
-    return this.inForce.change(next);
+    return this.inTurn(() => this.inForce.change(next));
+  }
+
+  /** One change at a time: the data path is waited for. */
+  private inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.turn.then(change);
+    this.turn = done.catch(() => {});
+    return done;
   }
 
   private policyPlaces(): PolicyPlaces {
-    const { dataPath, links, plan, steering, tun } = this.parts;
+    const { dataPath, steering, tun } = this.parts;
     const published = openPublishedCounters(dataPath.counters);
     return {
       steering,
@@ -163,17 +192,82 @@ export class Agent {
       adoptedGeneration: () => snapshot(published).gauges[Gauge.PolicyGeneration],
       policyOf: ({ policy, settings }, generation) => ({
         ...policy,
-        builtIns: builtInsOf(settings, links),
+        builtIns: builtInsOf(settings, this.links),
         generation,
       }),
-      steeringPolicyOf: (settings) => steeringPolicyOf(settings, links, tun, plan.acceleration),
+      steeringPolicyOf: (settings) =>
+        steeringPolicyOf(settings, this.links, tun, this.plan.acceleration),
     };
+  }
+
+  /** The host is not as it was: programs go where they belong now. */
+  private async applyLinks(next: Links): Promise<void> {
+    const { steering, tun } = this.parts;
+    const { now } = this.inForce;
+    const known = this.links.broadcasts.join() === next.broadcasts.join();
+    const indexes = ({ interfaces }: Links) => interfaces.map(({ index }) => index).join();
+    if (indexes(this.links) !== indexes(next)) this.stopCarrying();
+    this.links = next;
+    const { acceleration } = this.plan;
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, acceleration));
+    else await this.inForce.change(now);
+  }
+
+  /** What carried flows were begun with is not true any more: the engine has them again. */
+  private stopCarrying(): void {
+    if (this.plan.acceleration === undefined) return;
+    this.parts.steering.stopCarrying();
+    this.plan = withoutAcceleration('interfaces or addresses have changed since the start');
+    this.parts.logger.warn(`the kernel carries no flows any more: ${this.plan.reason}`);
+  }
+
+  private watchHost(): HostWatch {
+    const { closers, dataPath, logger, steering } = this.parts;
+    const news = new NetlinkWatch();
+    closers.add(() => news.close());
+    const host: Host = {
+      hasChanged: () => news.hasChanged(),
+      links: linksNow,
+      sourceTo: (firewall) => sourceTo(firewall),
+      missing: () => steering.missing(),
+      others: () => steering.others(),
+      segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
+      apply: (links) => this.inTurn(() => this.applyLinks(links)),
+      reconnect: () => {
+        this.stopCarrying();
+        return reconnectSenders(dataPath.sockets.peers);
+      },
+    };
+    const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
+    return new HostWatch(host, this.links, firewalls, logger);
+  }
+
+  /** Until a firewall is usable; then what is behind the guard is redirected. */
+  private disarmGuardInTime(): void {
+    const timer = setInterval(() => {
+      if (!this.firewalls.everUsable) return;
+      clearInterval(timer);
+      this.disarmGuard('a firewall is usable');
+    }, guardPollMs);
+    timer.unref();
+    this.parts.closers.add(() => clearInterval(timer));
+  }
+
+  /**
+   * The boot guard has held until now. Once: from then on the agent's own programs follow
+   * `onAgentFailure` whatever becomes of it.
+   */
+  disarmGuard(reason: string): void {
+    if (this.guardGone) return;
+    this.guardGone = true;
+    const count = releaseLeftovers(pinDirectory, 'guard');
+    if (count > 0) this.parts.logger.info(`the boot guard is disarmed: ${reason}`);
   }
 
   /** What `GET /status` answers. */
   status(): AgentStatus {
-    const { links, plan, steering, tun } = this.parts;
-    const { firewalls, pulse, startedMs } = this;
+    const { steering, tun } = this.parts;
+    const { firewalls, hostWatch, links, plan, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
         inForce: this.inForce.now,
@@ -184,8 +278,11 @@ export class Agent {
         tunIndex: tun.index,
         counters: this.counters(),
         pulse,
+        startedAt,
         startedMs,
       }),
+      drift: hostWatch.drift,
+      repairs: { count: hostWatch.repairCount, latest: hostWatch.repairs },
       ...(this.flowLog === undefined ? {} : { flowLog: this.flowLog.status() }),
     };
   }
@@ -260,6 +357,7 @@ export class Agent {
 
   private async close(): Promise<void> {
     for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
+    await this.hostWatch.stop();
     this.firewalls.close();
     await this.dataPath.stop();
     this.pulse.close();

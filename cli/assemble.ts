@@ -4,7 +4,7 @@
  * engine says otherwise), start the data path, start telemetry. What fails undoes what was done.
  */
 import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import type { Settings } from '../engine/config.ts';
 import { countersByteLength } from '../engine/counters.ts';
@@ -13,6 +13,7 @@ import { firewallColumnsByteLength } from '../engine/firewall-columns.ts';
 import { flowColumnsByteLength } from '../engine/flow-columns.ts';
 import { flowLogByteLength, flowLogRecords } from '../engine/flow-log.ts';
 import { createGates } from '../engine/gate.ts';
+import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
@@ -48,6 +49,8 @@ function engineOptionsOf(config: Settings, policy: Policy, joinUdp: boolean): En
     peers: peerOptionsOf(config),
     policy,
     joinUdp,
+    // With one processor nothing can come while we look.
+    pollMs: config.limits.busyPoll && availableParallelism() > 1 ? busyPollMs : 0,
   };
 }
 
@@ -87,7 +90,7 @@ function attach(
 }
 
 /**
- * Start the agent. Everything passes until the firewall has taken the first telemetry.
+ * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
  * @throws SystemError when the host lacks something; nothing is left behind then
  */

@@ -26,7 +26,7 @@ const queues = data.queues.map((queue) =>
 const io = {
   devices: queues.slice(0, queues.length / 2),
   openers: queues.slice(queues.length / 2),
-  socket: openTunnelSocket(data.sockets, arena, datagramBatch),
+  socket: openTunnelSocket(data.sockets, arena, deviceBatch),
   steering: openSteering(data.controlFd, data.verdictFd),
   carrier: data.carrier === undefined ? noCarrier : openCarrier(data.carrier),
   clock: openClock(),

@@ -43,6 +43,11 @@ export class FirewallWatch {
     this.timer.unref();
   }
 
+  /** Whether some firewall has been usable since the start. */
+  get everUsable(): boolean {
+    return this.columns.changes.some((count) => count > 0);
+  }
+
   close(): void {
     clearInterval(this.timer);
   }

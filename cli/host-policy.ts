@@ -4,7 +4,7 @@
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import type { Settings } from '../engine/config.ts';
-import type { Acceleration, SteeringPolicy } from '../linux/bpf/policy.ts';
+import type { Acceleration, Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -23,7 +23,7 @@ export type Links = {
 };
 
 /** Never redirected, whatever the rules say. */
-export function builtInsOf(config: Settings, links: Links): BuiltIns {
+export function builtInsOf(config: Settings, links: Pick<Links, 'broadcasts'>): BuiltIns {
   return {
     tunnelPort: config.tunnel.port,
     tunnelPeers: config.firewalls.flatMap(({ address, returnFrom }) => [
@@ -40,21 +40,10 @@ export function builtInsOf(config: Settings, links: Links): BuiltIns {
   };
 }
 
-/** What the kernel programs are made from. */
-export function steeringPolicyOf(
-  config: Settings,
-  links: Links,
-  tun: Tun,
-  acceleration: Acceleration | undefined,
-): SteeringPolicy {
+/** As the kernel programs of the agent and of the boot guard have it. */
+export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>): Exclusions {
   const builtIns = builtInsOf(config, links);
   return {
-    interfaces: links.interfaces.map(({ index, mac, name }) => ({
-      index,
-      name,
-      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
-    })),
-    tun: { fd: tun.fds[0], index: tun.index },
     firewalls: config.firewalls.map(({ address }) => ({ address, port: config.tunnel.port })),
     tunnelPort: config.tunnel.port,
     returnFrom: config.firewalls.map(({ returnFrom }) => returnFrom),
@@ -62,7 +51,26 @@ export function steeringPolicyOf(
     management: builtIns.management,
     broadcasts: builtIns.broadcasts,
     ipv6: config.workload.ipv6,
+  };
+}
+
+/** What the kernel programs are made from. */
+export function steeringPolicyOf(
+  config: Settings,
+  links: Links,
+  tun: Tun,
+  acceleration: Acceleration | undefined,
+): SteeringPolicy {
+  return {
+    ...exclusionsOf(config, links),
+    interfaces: links.interfaces.map(({ index, mac, name }) => ({
+      index,
+      name,
+      mac: Buffer.from(mac.replaceAll(':', ''), 'hex'),
+    })),
+    tun: { fd: tun.fds[0], index: tun.index },
     onAgentFailure: config.policy.onAgentFailure,
+    onBoot: config.policy.onBoot,
     heartbeatTimeoutMs,
     acceleration,
     pinDirectory,

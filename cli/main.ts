@@ -9,6 +9,7 @@ import { check } from './commands/check.ts';
 import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
+import { arm, disarm, guardStatus } from './commands/guard.ts';
 import { captureLearn } from './commands/learn.ts';
 import { release } from './commands/release.ts';
 import { reload } from './commands/reload.ts';
@@ -65,6 +66,16 @@ function buildProgram(done: (code: number) => void): Command {
     .option(...socketOption)
     .action(async (options) => done(await status(options)));
   program
+    .command('top')
+    .description('the running agent live: throughput, flows, rules, drops')
+    .option('--interval <seconds>', 'between two pictures', '1')
+    .option(...socketOption)
+    .action(async (options) => {
+      // React and ink take a tenth of a second to load, which no other command should.
+      const { top } = await import('./commands/top.ts');
+      done(await top(options));
+    });
+  program
     .command('capture')
     .description('packets at the agent, and what captures tell')
     .command('learn')
@@ -103,6 +114,7 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await flows(options)));
+  addGuard(program, done);
   program
     .command('release')
     .description('remove what a dead agent with onAgentFailure: drop still holds')
@@ -118,6 +130,27 @@ function buildProgram(done: (code: number) => void): Command {
       process.stdout.write(`${version}\n`);
     });
   return program;
+}
+
+function addGuard(program: Command, done: (code: number) => void): void {
+  const guard = program
+    .command('guard')
+    .description('with policy.onBoot: drop, what the kernel drops until the agent is ready');
+  guard
+    .command('arm')
+    .description('drop what would be redirected; for boot, before the network is up')
+    .option('--config <file>', 'configuration file', defaultConfigFile)
+    .option('--wait <duration>', 'for interfaces that are not there yet', '0')
+    .action(async (options) => done(await arm(options)));
+  guard
+    .command('disarm')
+    .description('let traffic flow, whether there is an agent or not')
+    .action(() => done(disarm()));
+  guard
+    .command('status')
+    .description('whether it is armed, and where')
+    .option('--json', 'as JSON', false)
+    .action((options) => done(guardStatus(options)));
 }
 
 /** More than a person mends in one go; a generated file may have one in each of its rules. */

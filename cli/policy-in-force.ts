@@ -15,6 +15,9 @@ export type InForce = {
   readonly policy: Policy;
 };
 
+/** Another policy; or the one in force, for a host that has changed. */
+type Change = Pick<Compiled, 'networks' | 'policy' | 'rules' | 'settings'>;
+
 /** Where a policy goes. */
 export type PolicyPlaces = {
   readonly steering: Pick<AttachedSteering, 'setNetworks' | 'forgetNetworks' | 'replace'>;
@@ -23,7 +26,7 @@ export type PolicyPlaces = {
   /** Of the policy by which the data path says that it decides. */
   adoptedGeneration(): number;
   /** What a configuration means on this host. */
-  policyOf(compiled: Compiled, generation: number): Policy;
+  policyOf(compiled: Change, generation: number): Policy;
   steeringPolicyOf(settings: Settings): SteeringPolicy;
 };
 
@@ -62,7 +65,7 @@ export class PolicyInForce {
    * @throws when the kernel refuses or the data path hangs: then everything is as it was, or the
    * message says what is not
    */
-  async change(next: Compiled): Promise<void> {
+  async change(next: Change): Promise<void> {
     const { places } = this;
     const generation = ++this.lastGeneration;
     const policy = places.policyOf(next, generation);

@@ -32,6 +32,8 @@ export type StatusSources = {
   readonly counters: Counters;
   readonly pulse: Pulse;
   readonly startedMs: number;
+  /** The same by `performance.now`, which no clock that is set can change. */
+  readonly startedAt: number;
 };
 
 const modeNames: Readonly<Record<SteeringMode, string>> = {
@@ -41,7 +43,7 @@ const modeNames: Readonly<Record<SteeringMode, string>> = {
   [SteeringMode.RedirectAll]: 'by rule',
 };
 
-export function describeStatus(sources: StatusSources): AgentStatus {
+export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift' | 'repairs'> {
   const { counters, firewalls, inForce, links, pulse, startedMs, steering } = sources;
   const { policy, settings: config } = inForce;
   const { gauges } = counters;
@@ -52,7 +54,7 @@ export function describeStatus(sources: StatusSources): AgentStatus {
   return {
     version,
     startedAt: new Date(startedMs).toISOString(),
-    upMs: Date.now() - startedMs,
+    upMs: Math.round(performance.now() - sources.startedAt),
     state,
     cause: gateStatus.sentence,
     since: new Date(pulse.since(state)).toISOString(),
@@ -66,7 +68,7 @@ export function describeStatus(sources: StatusSources): AgentStatus {
     attachedBy: steering.method,
     policy: config.policy,
     policyGeneration: policy.generation,
-    failurePolicies: failurePoliciesOf(config, gateStatus, pulse),
+    failurePolicies: failurePoliciesOf(config, gateStatus, pulse, firewalls.everUsable),
     ipv6: { policy: config.workload.ipv6, leaks: leaksIpv6(config, links) },
     management: config.workload.management.map((exception) => ({
       exception: formatException(exception),
@@ -136,16 +138,26 @@ function failurePoliciesOf(
   { policy }: Settings,
   gate: GateStatus,
   pulse: Pulse,
+  everUsable: boolean,
 ): FailurePolicyStatus[] {
   const isDown = !gate.open && gate.cause === 'firewall-down';
   const lost = !gate.open && !isDown && gate.cause !== 'starting' && gate.cause !== 'stopping';
   const silentMs = pulse.silentMs();
   const hangs = silentMs > hangMs;
+  const holdsBoot = policy.onBoot === 'drop' && !everUsable && gate.cause !== 'stopping';
   return [
+    {
+      key: 'onBoot',
+      value: policy.onBoot,
+      inForce: everUsable ? false : holdsBoot || gate.cause === 'starting',
+      words: everUsable
+        ? 'over: a firewall was usable'
+        : `${passes[policy.onBoot]} until a firewall is usable`,
+    },
     {
       key: 'onTelemetryLoss',
       value: policy.onTelemetryLoss,
-      inForce: lost,
+      inForce: lost && !holdsBoot,
       words: lost
         ? `${passes[policy.onTelemetryLoss]}, because ${gate.sentence}`
         : `then ${passes[policy.onTelemetryLoss]}`,
@@ -153,7 +165,7 @@ function failurePoliciesOf(
     {
       key: 'onFirewallDown',
       value: policy.onFirewallDown,
-      inForce: isDown,
+      inForce: isDown && !holdsBoot,
       words: isDown
         ? `${passes[policy.onFirewallDown]}, because ${gate.sentence}`
         : `then ${passes[policy.onFirewallDown]}`,

@@ -111,6 +111,13 @@ export type AgentStatus = {
   readonly innerMtu: number;
   readonly interfaces: readonly InterfaceStatus[];
   readonly attachedBy: string;
+  /** What the host has otherwise than the agent needs it, a sentence each. */
+  readonly drift: readonly string[];
+  /** What changed on the host and was put right since the start. */
+  readonly repairs: {
+    readonly count: number;
+    readonly latest: readonly { readonly at: string; readonly words: string }[];
+  };
   readonly policy: { readonly mode: string; readonly rolloutPercent: number };
   readonly policyGeneration: number;
   readonly failurePolicies: readonly FailurePolicyStatus[];

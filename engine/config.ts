@@ -128,6 +128,8 @@ export type PolicyConfig = {
   /** Firewalls take telemetry, and none of them is healthy. */
   readonly onFirewallDown: 'pass' | 'drop';
   readonly onAgentFailure: 'pass' | 'drop';
+  /** From the start of the host, and of the agent, until the firewall takes the first telemetry. */
+  readonly onBoot: 'pass' | 'drop';
   /** Connections that began where the firewall did not see it. */
   readonly established: 'pass' | 'redirect' | 'reset';
 };
@@ -156,6 +158,8 @@ export type Config = {
     /** Of these, how many the kernel can carry at once; 128 bytes each, taken at start. */
     readonly acceleratedFlows: number;
     readonly workers: number;
+    /** Look for the next packet for a moment before sleeping, where one is expected. */
+    readonly busyPoll: boolean;
   };
   readonly control: { readonly socket: string };
   /** Where Prometheus may ask; undefined: nowhere. */
@@ -165,6 +169,8 @@ export type Config = {
     readonly format: 'auto' | 'pretty' | 'json';
     /** File that beginnings and ends of flows are appended to; empty: none. */
     readonly flows: string;
+    /** Which flows: all, or those that a rule with `log: true` decided. */
+    readonly which: 'all' | 'rules';
   };
 };
 
@@ -218,16 +224,17 @@ export const defaults = {
     onTelemetryLoss: 'pass',
     onFirewallDown: 'pass',
     onAgentFailure: 'pass',
+    onBoot: 'pass',
     /** A firewall drops the middle of a connection whose SYN it never saw. */
     established: 'pass',
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
   acceleration: 'off',
-  /** 8 MB of the kernel's memory for those that it carries. */
-  limits: { flows: 1_048_576, acceleratedFlows: 65_536, workers: 1 },
+  /** Carried flows take 8 MB of the kernel's memory. */
+  limits: { flows: 1_048_576, acceleratedFlows: 65_536, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
-  log: { level: 'info', format: 'auto', flows: '' },
+  log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
 
 /** Smallest and largest value of a number in the configuration. */

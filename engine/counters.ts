@@ -18,6 +18,8 @@ export const Gauge = {
   FlowsEvicted: 5,
   /** Availability of engine/peers.ts. */
   Availability: 6,
+  /** 1 when no device takes super-datagrams from us any more: slower. */
+  SegmentationOff: 7,
 } as const;
 export type Gauge = (typeof Gauge)[keyof typeof Gauge];
 const gaugeCount = Object.keys(Gauge).length;

@@ -27,6 +27,8 @@ export type EngineOptions = {
   readonly policy: Policy;
   /** Whether the device takes UDP super-packets (TUN_F_USO4, Linux 6.2). */
   readonly joinUdp: boolean;
+  /** How long to look for more before each sleep (engine/idle.ts), in milliseconds. */
+  readonly pollMs?: number;
 };
 
 /** Datagrams whose fragments are on the way at once. */
@@ -78,5 +80,5 @@ export function createEngine(
     passedReason: Reason.PassedGateClosed,
     droppedReason: Reason.DroppedGateClosed,
   };
-  return new Loop(path, published, options.mtuLimit);
+  return new Loop(path, published, options.mtuLimit, options.pollMs);
 }

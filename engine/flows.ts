@@ -20,6 +20,7 @@ import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
 import { hashTuple, RandomWords } from './flow-hash.ts';
 import { FlowIndex } from './flow-index.ts';
 import { FlowEnd, FlowEvent, FlowLogWriter, flowLogByteLength } from './flow-log.ts';
+import { Closing, Progress, Queue } from './flow-progress.ts';
 import { FlowQueues } from './flow-queue.ts';
 import { idleLimit, ticksPerSecond } from './flow-timeouts.ts';
 import type { Direction } from './io.ts';
@@ -50,12 +51,6 @@ export const FlowState = { Opening: 0, Open: 1, HalfClosed: 2, Closed: 3 } as co
 export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 
 export const noFlow = -1;
-
-/** Established: TCP's opener went on after an answer; of other protocols one answer will do. */
-const Progress = { Unanswered: 0, Answered: 1, Established: 2 } as const;
-const Queue = { Closed: 0, Opening: 1 } as const;
-/** Bits of `closing`: FIN of end A and of end B, and a RST of either. */
-const Closing = { FinA: 1, FinB: 2, Fins: 3, Rst: 4 } as const;
 
 /** How many records are looked at when the table is full of established flows. */
 const evictionSample = 64;
@@ -90,6 +85,7 @@ export class Flows {
   private readonly ports: Int32Array;
   private readonly hash: Int32Array;
   private readonly closing: Uint8Array;
+  private readonly logged: Uint8Array;
   private readonly progress: Uint8Array;
   private readonly queues: FlowQueues;
   private readonly log: FlowLogWriter;
@@ -141,6 +137,7 @@ export class Flows {
     this.ports = columns.ports;
     this.hash = new Int32Array(capacity);
     this.closing = new Uint8Array(capacity);
+    this.logged = new Uint8Array(capacity);
     this.progress = new Uint8Array(capacity);
     this.free = new Int32Array(capacity);
     this.freeCount = capacity;
@@ -234,6 +231,7 @@ export class Flows {
    * Note which rule of which policy decided the flow that has just begun.
    * @param firewalls the set of those that may hold it
    * @param firewall the one that does
+   * @param logged 1: its beginning and its end are for the log
    */
   describe(
     flow: number,
@@ -242,13 +240,15 @@ export class Flows {
     onFailure: OnFailure,
     firewalls: number,
     firewall: number,
+    logged = 1,
   ): void {
     this.columns.rule[flow] = rule;
     this.columns.generation[flow] = generation;
     this.onFailure[flow] = onFailure;
     this.firewalls[flow] = firewalls;
     this.firewall[flow] = firewall;
-    this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
+    this.logged[flow] = logged;
+    if (logged === 1) this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 
   /** Count what the host sent (egress) or the network brought (ingress). */
@@ -259,15 +259,13 @@ export class Flows {
   }
 
   /**
-   * Select a flow known by number for a packet between two addresses (a later fragment, which has
-   * no ports): false when the record has ended or now belongs to others.
+   * Select a flow known by number for a packet that has no ports (a later fragment): false when the
+   * record has ended, or serves another connection by now, which has another cookie.
    */
-  select(flow: number, source: number, target: number): boolean {
-    if (this.columns.used[flow] === 0) return false;
-    this.sourceIsA = this.addressA[flow] === source && this.addressB[flow] === target ? 1 : 0;
-    return (
-      this.sourceIsA === 1 || (this.addressA[flow] === target && this.addressB[flow] === source)
-    );
+  select(flow: number, cookie: number, sourceIsA: number): boolean {
+    if (this.columns.used[flow] === 0 || this.cookie[flow] !== cookie) return false;
+    this.sourceIsA = sourceIsA;
+    return true;
   }
 
   /** 0 when the packet that `find` was last asked for leaves this host, 1 when it comes to it. */
@@ -391,6 +389,7 @@ export class Flows {
   }
 
   private writeEnd(flow: number, otherwise: FlowEnd): void {
+    if (this.logged[flow] === 0) return;
     let end = otherwise;
     if (this.state[flow] === FlowState.Closed) {
       end = (this.closing[flow] & Closing.Rst) !== 0 ? FlowEnd.Rst : FlowEnd.Fin;

@@ -9,6 +9,12 @@ const ways = 4;
 const lifetimeTicks = 300;
 
 export class Fragments {
+  /** Of the datagram last found, as `remember` was told. */
+  cookie = 0;
+  sourceIsA = 0;
+
+  private readonly cookies: Int32Array;
+  private readonly sourcesAreA: Uint8Array;
   private readonly source: Int32Array;
   private readonly target: Int32Array;
   private readonly idProtocol: Int32Array;
@@ -23,15 +29,23 @@ export class Fragments {
     this.idProtocol = new Int32Array(capacity);
     this.flow = new Int32Array(capacity).fill(-1);
     this.seen = new Int32Array(capacity);
+    this.cookies = new Int32Array(capacity);
+    this.sourcesAreA = new Uint8Array(capacity);
     this.mask = capacity / ways - 1;
   }
 
+  /**
+   * @param cookie of the flow: its record may serve another one by the time that the rest comes
+   * @param sourceIsA which way round the flow the datagram goes
+   */
   remember(
     source: number,
     target: number,
     id: number,
     protocol: number,
     flow: number,
+    cookie: number,
+    sourceIsA: number,
     nowTick: number,
   ): void {
     const bucket = this.bucket(source, target, id);
@@ -48,15 +62,22 @@ export class Fragments {
     this.target[place] = target;
     this.idProtocol[place] = idProtocol;
     this.flow[place] = flow;
+    this.cookies[place] = cookie;
+    this.sourcesAreA[place] = sourceIsA;
     this.seen[place] = nowTick;
   }
 
-  /** The flow number remembered for the datagram, or -1. The flow may have ended since. */
+  /**
+   * The flow number remembered for the datagram, or -1. The flow may have ended since: ask
+   * Flows.select, with `cookie` and `sourceIsA`.
+   */
   find(source: number, target: number, id: number, protocol: number, nowTick: number): number {
     const bucket = this.bucket(source, target, id);
     const idProtocol = (id << 8) | protocol;
     for (let way = bucket; way < bucket + ways; way++) {
       if (this.matches(way, source, target, idProtocol)) {
+        this.cookie = this.cookies[way];
+        this.sourceIsA = this.sourcesAreA[way];
         return nowTick - this.seen[way] <= lifetimeTicks ? this.flow[way] : -1;
       }
     }

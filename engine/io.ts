@@ -125,6 +125,8 @@ export interface TunnelSocket {
    */
   flush(): number;
   readonly results: Int32Array;
+  /** Whether the kernel cuts what is queued; false once a device could not, then we do it. */
+  readonly segmentation: boolean;
   /**
    * Largest IPv4 packet that reaches `peer` whole, as the kernel knows it now (interface MTU or a
    * learned path MTU), in bytes. A system call: ask on SocketTooBig and now and then.
@@ -223,8 +225,11 @@ export interface Clock {
 
 /** Sleep until a device or the socket has something to read, or somebody wakes us. */
 export interface Readiness {
-  /** Returns after at most `timeoutMs`, a whole number of milliseconds; 0 returns at once. */
-  wait(timeoutMs: number): void;
+  /**
+   * Returns after at most `timeoutMs`, a whole number of milliseconds, or at once for 0: whether
+   * there is something to read or somebody woke us.
+   */
+  wait(timeoutMs: number): boolean;
 }
 
 export type Io = {

@@ -8,6 +8,7 @@ import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
 import { OnFailure } from './flows.ts';
+import { Idle } from './idle.ts';
 import {
   createDatagramBatch,
   createPacketBatch,
@@ -65,6 +66,7 @@ export class Loop {
   private readonly encapsulator: Encapsulator;
   private readonly redirect: Redirect;
   private readonly reinject: Reinject;
+  private readonly idle: Idle;
   private rulesHold = false;
   /** Of the kernel; -1: to be set. */
   private mode: SteeringMode | -1 = -1;
@@ -73,8 +75,11 @@ export class Loop {
   private lastTick = -1;
   private lastMtuTick = 0;
 
-  /** @param mtuLimit configured limit of the outer packet; the path's own may be lower */
-  constructor(path: Path, shared: PublishedCounters, mtuLimit: number) {
+  /**
+   * @param mtuLimit configured limit of the outer packet; the path's own may be lower
+   * @param pollMs how long to look for more before each sleep (engine/idle.ts)
+   */
+  constructor(path: Path, shared: PublishedCounters, mtuLimit: number, pollMs = 0) {
     this.path = path;
     this.shared = shared;
     this.mtuLimit = mtuLimit;
@@ -85,6 +90,7 @@ export class Loop {
     this.encapsulator = new Encapsulator(path);
     this.redirect = new Redirect(path, this.encapsulator);
     this.reinject = new Reinject(path);
+    this.idle = new Idle(path.io.clock, path.io.readiness, pollMs);
     this.adopt(path.policy);
     this.updateMtu();
   }
@@ -95,9 +101,10 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
-    io.steering.heartbeat(nowMs);
     path.carried.beginBreath();
+    // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
+    io.steering.heartbeat(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
       const device = path.devices[queue];
@@ -155,10 +162,17 @@ export class Loop {
    */
   run(stop: Int32Array, nextPolicy: () => Policy | undefined): void {
     const { io, peers } = this.path;
-    const { clock, readiness } = io;
+    const { clock } = io;
+    const { idle } = this;
     let tick = -1;
+    let handled = 0;
     while (Atomics.load(stop, 0) === 0) {
-      if (this.breathe() === 0) readiness.wait(Math.min(sleepMs, peers.idleMs(clock.now())));
+      const work = this.breathe();
+      handled += work;
+      if (work === 0) {
+        idle.wait(Math.min(sleepMs, peers.idleMs(clock.now())), handled);
+        handled = 0;
+      }
       if (tick === this.lastTick) continue;
       tick = this.lastTick;
       const policy = nextPolicy();
@@ -167,7 +181,7 @@ export class Loop {
     this.stopping = true;
     const end = clock.now() + drainMs;
     while (clock.now() < end) {
-      if (this.breathe() === 0) readiness.wait(10);
+      if (this.breathe() === 0) idle.wait(10, 0);
     }
     this.reinject.expireHeld(Number.POSITIVE_INFINITY);
     this.path.flows.writeStop();
@@ -198,13 +212,19 @@ export class Loop {
     this.availability = availability;
     const isDown = availability === Availability.FirewallDown;
     const before = this.stopping || availability === Availability.Before;
+    const isBoot = policy.onBoot === OnFailure.Drop && !path.peers.everUsable;
     path.onLoss = isDown ? policy.onFirewallDown : policy.onTelemetryLoss;
     path.passedReason = isDown ? Reason.PassedFirewallDown : Reason.PassedGateClosed;
     path.droppedReason = isDown ? Reason.DroppedFirewallDown : Reason.DroppedGateClosed;
     const drops = path.onLoss === OnFailure.Drop;
     let view: GateView = GateView.Open;
     let mode: SteeringMode = SteeringMode.Redirect;
-    if (this.stopping || availability !== Availability.Usable) {
+    if (isBoot && !this.stopping) {
+      // No rule softens it, and it has no grace: the kernel drops by itself.
+      path.onLoss = policy.onBoot;
+      view = GateView.Closed;
+      mode = SteeringMode.Drop;
+    } else if (this.stopping || availability !== Availability.Usable) {
       view = before || !(drops || this.rulesHold) ? GateView.Pass : GateView.Closed;
       if (view === GateView.Pass) mode = SteeringMode.Pass;
       else mode = this.rulesHold ? SteeringMode.RedirectAll : SteeringMode.Drop;
@@ -246,6 +266,7 @@ export class Loop {
     counters.gauges[Gauge.Availability] = this.availability;
     counters.gauges[Gauge.SteeringMode] = this.mode;
     counters.gauges[Gauge.PolicyGeneration] = policy.generation;
+    counters.gauges[Gauge.SegmentationOff] = this.path.io.socket.segmentation ? 0 : 1;
     counters.gauges[Gauge.Breaths]++;
     publish(counters, this.shared);
   }

@@ -54,11 +54,14 @@ export function opposite(path: Path, link: number, direction: Direction): Packet
   return path.devices[2 * link + 1 - direction];
 }
 
-/** The datagram's later fragments, which have no ports, belong to `flow`. */
+/** The datagram's later fragments, which have no ports, belong to `flow`, found for it. */
 export function rememberFragments(path: Path, packet: Packet, flow: number): void {
   const { view } = path.arena;
+  const { flows, fragments, nowTick } = path;
   const { source, destination } = packet.key;
   const id = ipv4Id(view, packet.at);
   const protocol = ipv4Protocol(view, packet.at);
-  path.fragments.remember(source, destination, id, protocol, flow, path.nowTick);
+  const cookie = flows.cookie[flow];
+  const { sourceIsA } = flows;
+  fragments.remember(source, destination, id, protocol, flow, cookie, sourceIsA, nowTick);
 }

@@ -82,13 +82,14 @@ export class Peers {
   /** What has gone to each and what came back is counted here. */
   readonly columns: FirewallColumns;
   readonly choice: Firewalls;
+  /** Whether some firewall has been usable since the start, of this worker or one before. */
+  everUsable = false;
   private readonly options: PeerOptions;
   private readonly gates: readonly Gate[];
   private readonly health: readonly ProbeHealth[];
   private readonly prober: Prober;
   private readonly encapsulation: Encapsulation;
   private readonly graceEndMs: number;
-  private everUsable = false;
   // Passive witness: counters as they were last seen, and since when nothing has come back.
   private readonly sentBefore: Float64Array;
   private readonly returnedBefore: Float64Array;

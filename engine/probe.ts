@@ -3,14 +3,16 @@
  * traffic. From 169.254.1.1 to 169.254.1.2, port 45000 to port 45000, which is what the reference
  * agent sends; link-local addresses, so that it can never be somebody's traffic.
  *
- * Its payload is the number of the probe, the number of the firewall, and 64 random bits; the
- * tunnel header carries a random cookie, where it has room for one. An answer counts once, and only
- * from a sender that counts as the firewall: whoever forges one must guess all of it.
+ * Its payload is its name, for whoever finds it in a log or a capture, the number of the probe, the
+ * number of the firewall, and 64 random bits; the tunnel header carries a random cookie, where it
+ * has room for one. An answer counts once, and only from a sender that counts as the firewall:
+ * whoever forges one must guess all of it.
  *
- *     Int32   number of the probe
- *     Int32   number of the firewall
- *     Int32   nonce, first half
- *     Int32   nonce, second half
+ *     20 bytes  "microperimeter probe"
+ *     Int32     number of the probe
+ *     Int32     number of the firewall
+ *     Int32     nonce, first half
+ *     Int32     nonce, second half
  */
 import { fold, pseudoHeaderSum, sum } from '../parsers/checksum.ts';
 import { ipv4MinimumHeaderLength, ipv4TotalLength, Protocol, writeIpv4 } from '../parsers/ipv4.ts';
@@ -28,9 +30,11 @@ import { type Clock, Direction, type TunnelSocket } from './io.ts';
 export const probeSource = 0xa9fe0101 | 0;
 export const probeTarget = 0xa9fe0102 | 0;
 const probePort = 45000;
-const payloadLength = 16;
-const payloadOffset = ipv4MinimumHeaderLength + udpHeaderLength;
-const probeLength = payloadOffset + payloadLength;
+const name = new TextEncoder().encode('microperimeter probe');
+const payloadLength = name.length + 16;
+const nameOffset = ipv4MinimumHeaderLength + udpHeaderLength;
+const payloadOffset = nameOffset + name.length;
+const probeLength = nameOffset + payloadLength;
 const timeToLive = 64;
 
 /** Probes of one firewall that may be on the way: more than two intervals' worth. */
@@ -119,6 +123,7 @@ export class Prober {
     const udpAt = at + ipv4MinimumHeaderLength;
     const udpLength = udpHeaderLength + payloadLength;
     writeUdp(view, udpAt, probePort, probePort, udpLength, 0);
+    bytes.set(name, at + nameOffset);
     const payloadAt = at + payloadOffset;
     view.setInt32(payloadAt, this.number[row]);
     view.setInt32(payloadAt + 4, firewall);

@@ -21,7 +21,14 @@ import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
 import { resetLength, writeResetToReceiver, writeResetToSender } from '../parsers/tcp-reset.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
-import { builtInRule, classify, firewallsOf, onFailureOf, verdictOf } from './classifier/lookup.ts';
+import {
+  builtInRule,
+  classify,
+  firewallsOf,
+  isLogged,
+  onFailureOf,
+  verdictOf,
+} from './classifier/lookup.ts';
 import { noRule } from './classifier/rules.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
@@ -153,7 +160,8 @@ export class Redirect {
     }
     const id = ipv4Id(arena.view, packet.at);
     const flow = fragments.find(source, destination, id, protocol, nowTick);
-    return flow >= 0 && flows.select(flow, source, destination) ? flow : noFlow;
+    const { cookie, sourceIsA } = fragments;
+    return flow >= 0 && flows.select(flow, cookie, sourceIsA) ? flow : noFlow;
   }
 
   /** Whether the flow's failure policy is pass, where its rule says nothing `otherwise`. */
@@ -208,7 +216,9 @@ export class Redirect {
       flows.restart(flow, direction, verdict, nowTick);
     }
     const holder = verdict === Verdict.Redirect && firewall >= 0 ? firewall : noFirewall;
-    flows.describe(flow, rule, policy.generation, onFailureOf(policy, rule), set, holder);
+    const { generation } = policy;
+    const logged = isLogged(policy, rule);
+    flows.describe(flow, rule, generation, onFailureOf(policy, rule), set, holder, logged);
     if (rule !== builtInRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
     return flow;
   }

@@ -128,7 +128,10 @@ export class Reinject implements CoalescerSink {
     // Known already, unless the firewall made these fragments.
     const id = ipv4Id(arena.view, at);
     const protocol = ipv4Protocol(arena.view, at);
-    fragments.remember(key.source, key.destination, id, protocol, flow, nowTick);
+    const cookie = flows.cookie[flow];
+    const { sourceIsA } = flows;
+    const { destination, source } = key;
+    fragments.remember(source, destination, id, protocol, flow, cookie, sourceIsA, nowTick);
     if (this.held.count > 0) this.release(id, protocol, flow, queue);
   }
 
@@ -185,7 +188,8 @@ export class Reinject implements CoalescerSink {
     }
     const id = ipv4Id(path.arena.view, innerAt);
     const flow = path.fragments.find(key.source, key.destination, id, key.protocol, path.nowTick);
-    return flow >= 0 && flows.select(flow, key.source, key.destination) ? flow : noFlow;
+    const { cookie, sourceIsA } = path.fragments;
+    return flow >= 0 && flows.select(flow, cookie, sourceIsA) ? flow : noFlow;
   }
 
   /** CoalescerSink: one packet, or several joined into a super-packet. */

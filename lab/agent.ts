@@ -29,7 +29,13 @@ export type AgentStatus = {
     readonly address: string;
     readonly active: boolean;
   }[];
-  readonly interfaces: readonly { readonly name: string; readonly index: number }[];
+  readonly interfaces: readonly {
+    readonly name: string;
+    readonly index: number;
+    readonly drift: readonly string[];
+  }[];
+  readonly drift: readonly string[];
+  readonly repairs: { readonly latest: readonly { readonly words: string }[] };
   readonly innerMtu: number;
   /** By fate of the packet, such as `redirected`. */
   readonly counters: Readonly<Record<string, Amount>>;

@@ -208,7 +208,7 @@ function title(result: StepResult): string {
 function agentRow(status: AgentStatus | undefined): string {
   if (status === undefined) return pc.dim('not running');
   const { state, cause, gate, firewalls, flows, innerMtu } = status;
-  const firewall = firewalls.find(({ active }) => active);
+  const firewall = firewalls.find(({ active }) => active) ?? firewalls[0];
   if (gate === undefined) return state;
   const open = gate.open ? pc.green('open') : pc.red('closed');
   const lease = gate.open ? ` for ${(gate.leaseMs / 1000).toFixed(1)} s` : '';

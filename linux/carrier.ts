@@ -52,6 +52,16 @@ export function createRecords(capacity: number): Fd {
   });
 }
 
+/** For good: what flows were begun with is not true any more. Any thread. Throws SystemError. */
+export function stopCarrying(controlFd: Fd): void {
+  const page = new DataView(mapValues(controlFd, controlPage.size), 0, controlPage.size);
+  page.setUint32(controlPage.carryOff, 1, LITTLE_ENDIAN);
+  for (let firewall = 0; firewall < carriedPeersMax; firewall++) {
+    const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
+    page.setUint16(at, 0, LITTLE_ENDIAN);
+  }
+}
+
 /** Of a kernel or a configuration that carries nothing. */
 export const noCarrier: Carrier = {
   capacity: 0,
@@ -208,7 +218,8 @@ class KernelCarrier implements Carrier {
 
   setInnerMtu(firewall: number, innerMtu: number): void {
     const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
-    this.control.setUint16(at, Math.min(innerMtu, 0xffff), LITTLE_ENDIAN);
+    const isOff = this.control.getUint32(controlPage.carryOff, LITTLE_ENDIAN) !== 0;
+    this.control.setUint16(at, isOff ? 0 : Math.min(innerMtu, 0xffff), LITTLE_ENDIAN);
   }
 }
 

@@ -3,6 +3,7 @@ import type { Readiness } from '../engine/io.ts';
 import * as abi from './abi/net.ts';
 import { Closers } from './fd.ts';
 import {
+  type Address,
   allocate,
   check,
   close,
@@ -11,6 +12,7 @@ import {
   epollWait,
   eventfd,
   type Fd,
+  keepAddresses,
   LITTLE_ENDIAN,
   type Region,
   read,
@@ -59,6 +61,7 @@ class EpollReadiness implements Readiness {
   private readonly wakeFd: Fd;
   private readonly capacity: number;
   private readonly events: Region;
+  private readonly eventsAddress: readonly Address[];
   private readonly counter = allocate(counterLength);
   private closed = false;
 
@@ -66,6 +69,7 @@ class EpollReadiness implements Readiness {
     this.wakeFd = wakeFd;
     this.capacity = fds.length + 1;
     this.events = allocate(this.capacity * abi.epoll_event.size);
+    this.eventsAddress = keepAddresses([this.events.address]);
     this.epoll = check(epollCreate1(abi.EPOLL_CLOEXEC), 'epoll_create1');
     try {
       for (const fd of [...fds, wakeFd]) this.watch(fd);
@@ -75,8 +79,8 @@ class EpollReadiness implements Readiness {
     }
   }
 
-  wait(timeoutMs: number): void {
-    const count = epollWait(this.epoll, this.events.address, this.capacity, timeoutMs);
+  wait(timeoutMs: number): boolean {
+    const count = epollWait(this.epoll, this.eventsAddress[0], this.capacity, timeoutMs);
     for (let index = 0; index < count; index++) {
       const at = index * abi.epoll_event.size;
       const fd = this.events.view.getUint32(at + abi.epoll_event.data, LITTLE_ENDIAN);
@@ -88,6 +92,7 @@ class EpollReadiness implements Readiness {
         epollCtl(this.epoll, abi.EPOLL_CTL_DEL, fd, 0);
       }
     }
+    return count > 0;
   }
 
   /** Idempotent. */

@@ -21,7 +21,7 @@ import {
   setsockopt,
   socket,
 } from './syscall.ts';
-import { writeSocketAddress } from './udp-send.ts';
+import { writeSocketAddress } from './udp-message.ts';
 
 /** RFC 792: destination unreachable and its codes, time exceeded. */
 const icmpUnreachable = 3;

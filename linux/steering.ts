@@ -48,7 +48,7 @@ import {
 } from './bpf/policy.ts';
 import { nicProgram } from './bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
-import { createRecords } from './carrier.ts';
+import { createRecords, stopCarrying } from './carrier.ts';
 import { Closers } from './fd.ts';
 import {
   allocate,
@@ -81,22 +81,37 @@ export interface AttachedSteering {
   forgetNetworks(generation: number): void;
   /**
    * New programs in the place of the old ones, hook by hook without a gap; maps, counters, mode
-   * and remembered flows stay. Interfaces and TUN must be those of the first policy. Throws
-   * SystemError, then the old programs stay.
+   * and remembered flows stay. Where the old one is not on its hook any more, or the interface has
+   * another index by now, the new one is attached; an interface of index 0 is not there and left
+   * out. Names of interfaces and the TUN must be those of the first policy. Throws SystemError;
+   * when that is for a program that the kernel refuses, the old ones stay.
    */
   replace(policy: SteeringPolicy): void;
-  /** Hooks of the workload's interfaces that a program of ours was taken off by others. */
+  /** Hooks that a program of ours is not on any more; the TUN device's has no name. */
   missing(): readonly { readonly interfaceName: string; readonly hook: Hook }[];
+  /** Hooks on which others have programs, too: how many run before and after ours. */
+  others(): readonly Neighbours[];
+  /** The programs carry no flow by themselves any more. No system call. */
+  stopCarrying(): void;
   /** Takes everything away. Idempotent. */
   detach(): void;
 }
+
+export type Neighbours = {
+  readonly interfaceName: string;
+  readonly hook: Hook;
+  readonly before: number;
+  readonly after: number;
+};
 
 /** `records` is -1 when nothing is carried: no program names it then. */
 type Maps = Readonly<Record<SteeringMapName, Fd>>;
 
 /** One program on one hook. */
 type Place = {
-  readonly attachment: Attachment;
+  attachment: Attachment;
+  /** Of the interface on which it is. */
+  index: number;
   readonly hook: Hook;
   readonly program: (policy: SteeringPolicy) => Program;
   /** Name of the workload's interface; '' for the TUN device, which goes with the process. */
@@ -195,12 +210,15 @@ function attachAll(
     withProgram(program, maps, (fd) => attachTunProgram(tun, request, name, fd));
     closers.add(() => removeTunProgram(tun, request));
   }
-  const leftovers = findLeftovers(policy.pinDirectory);
+  const leftovers = findLeftovers(policy.pinDirectory, 'agent');
   const places: Place[] = [];
   for (const { index, hook, interfaceName, program } of plan(policy)) {
-    const attachment = withProgram(program(policy), maps, (fd) => method.attach(fd, index, hook));
-    closers.add(() => attachment.detach());
-    places.push({ attachment, hook, program, interfaceName });
+    const attachment = withProgram(program(policy), maps, (fd) =>
+      method.attach(fd, index, hook, 'agent'),
+    );
+    const place: Place = { attachment, index, hook, program, interfaceName };
+    closers.add(() => place.attachment.detach());
+    places.push(place);
   }
   keepOrLetGo(places, policy);
   for (const leftover of leftovers) leftover.release();
@@ -212,11 +230,20 @@ function attachAll(
     readCounters: () => readCounters(maps.counters),
     setNetworks: (prefixes, generation) => networks.set(prefixes, generation),
     forgetNetworks: (generation) => networks.forgetBefore(generation),
-    replace: (next) => replace(policy, next, maps, places),
+    replace: (next) => replace(policy, next, maps, places, method),
     missing: () =>
       places
-        .filter((p) => p.interfaceName !== '' && !p.attachment.isInPlace())
+        .filter(({ attachment }) => !attachment.isInPlace())
         .map(({ hook, interfaceName }) => ({ hook, interfaceName })),
+    others: () =>
+      places
+        .map(({ attachment, hook, interfaceName }) => ({
+          hook,
+          interfaceName,
+          ...attachment.others(),
+        }))
+        .filter(({ after, before }) => before + after > 0),
+    stopCarrying: () => stopCarrying(maps.control),
     detach: () => closers.closeAll(),
   };
 }
@@ -240,7 +267,7 @@ function assertPolicy(policy: SteeringPolicy): void {
 /** What `onAgentFailure` needs to stay when the process ends. */
 function keepOrLetGo(places: readonly Place[], policy: SteeringPolicy): void {
   for (const { attachment, interfaceName } of places) {
-    if (interfaceName === '') continue;
+    if (interfaceName === '' || !attachment.isInPlace()) continue;
     if (policy.onAgentFailure === 'drop') attachment.keep(policy.pinDirectory, interfaceName);
     else attachment.letGo();
   }
@@ -251,10 +278,11 @@ function replace(
   next: SteeringPolicy,
   maps: Maps,
   places: readonly Place[],
+  method: AttachMethod,
 ): void {
   assertPolicy(next);
-  const indexes = (policy: SteeringPolicy) => policy.interfaces.map((nic) => nic.index).join();
-  const same = indexes(first) === indexes(next);
+  const names = (policy: SteeringPolicy) => policy.interfaces.map(({ name }) => name).join();
+  const same = names(first) === names(next);
   if (!same || first.tun.index !== next.tun.index || first.pinDirectory !== next.pinDirectory) {
     throw new RangeError('interfaces, TUN and pin directory stay for the life of the steering');
   }
@@ -262,13 +290,25 @@ function replace(
   try {
     // All are loaded before the first is put in place: a refusal changes nothing.
     const programs = places.map((p) => closers.own(loadProgram(p.program(next), maps)));
-    places.forEach((place, index) => {
-      place.attachment.replace(programs[index]!);
+    const wanted = plan(next);
+    places.forEach((place, at) => {
+      putInPlace(place, wanted[at]!.index, programs[at]!, method);
     });
   } finally {
     closers.closeAll();
   }
   keepOrLetGo(places, next);
+}
+
+function putInPlace(place: Place, index: number, program: Fd, method: AttachMethod): void {
+  if (index === 0) return;
+  if (index === place.index && place.attachment.isInPlace()) {
+    return place.attachment.replace(program);
+  }
+  // First, because the next may get what identifies it.
+  place.attachment.detach();
+  place.attachment = method.attach(program, index, place.hook, 'agent');
+  place.index = index;
 }
 
 /** Possible processors, of which a per-processor map has a value each: `0-3,8` is five. */

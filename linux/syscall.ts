@@ -156,6 +156,18 @@ export function allocate(length: number): Region {
   return { bytes, view: new DataView(bytes.buffer), address: addressOf(bytes) };
 }
 
+/**
+ * Addresses to be passed again and again. A Number above 2^31 is an object of 16 bytes to V8, made
+ * anew by whatever computes it or reads it from a field of numbers; elements of an array that also
+ * holds something else are passed as they are.
+ */
+export function keepAddresses(addresses: readonly Address[]): readonly Address[] {
+  const kept: unknown[] = [null];
+  for (let index = 0; index < addresses.length; index++) kept[index] = addresses[index];
+  kept[addresses.length] = null;
+  return kept as Address[];
+}
+
 /** For calls that must work: throws a SystemError named after `call` for a negative result. */
 export function check(result: number, call: string): number {
   if (result < 0) throw callFailed(call, errno());

@@ -28,6 +28,7 @@ import {
   errno,
   type Fd,
   ioctl,
+  keepAddresses,
   LITTLE_ENDIAN,
   open,
   read,
@@ -188,6 +189,10 @@ class TunQueue implements PacketDevice {
   private readonly address: Address;
   private readonly header = allocate(headerLength);
   private readonly vector = allocate((1 + maximumPieces) * abi.iovec.size);
+  private readonly vectorAddress = keepAddresses([this.vector.address]);
+  /** Where each slot of the batch is read to. */
+  private targets: readonly Address[] = [];
+  private prepared: PacketBatch | null = null;
 
   constructor(fd: Fd, arena: Arena, direction: Direction, interfaceIndex: number) {
     this.fd = fd;
@@ -201,11 +206,12 @@ class TunQueue implements PacketDevice {
   }
 
   read(batch: PacketBatch): number {
-    const { capacity, at } = batch;
+    if (batch !== this.prepared) this.prepare(batch);
+    const { capacity } = batch;
+    const { fd, targets } = this;
     let count = 0;
     while (count < capacity) {
-      const target = this.address + at[count] - headerLength;
-      const length = read(this.fd, target, readLength);
+      const length = read(fd, targets[count], readLength);
       if (length < 0) {
         const code = errno();
         if (code !== EAGAIN && code !== EINTR) this.failure = code;
@@ -216,6 +222,12 @@ class TunQueue implements PacketDevice {
     }
     batch.count = count;
     return count;
+  }
+
+  private prepare(batch: PacketBatch): void {
+    const first = this.address - headerLength;
+    this.targets = keepAddresses(Array.from(batch.at, (at) => first + at));
+    this.prepared = batch;
   }
 
   write(
@@ -244,7 +256,7 @@ class TunQueue implements PacketDevice {
         total,
       );
     }
-    const written = writev(this.fd, this.vector.address, count + 1);
+    const written = writev(this.fd, this.vectorAddress[0], count + 1);
     return written < 0 ? deviceReason(errno()) : Reason.Ok;
   }
 }

@@ -11,6 +11,7 @@ import {
   addressOf,
   allocate,
   type Fd,
+  keepAddresses,
   LITTLE_ENDIAN,
   type Region,
   recvmmsg,
@@ -25,6 +26,7 @@ export class DatagramReceiver {
   private readonly base: Address;
   private readonly capacity: number;
   private readonly messages: Region;
+  private readonly messagesAddress: readonly Address[];
   private readonly vectors: Region;
   private readonly names: Region;
   private readonly controls: Region;
@@ -36,6 +38,7 @@ export class DatagramReceiver {
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.messages = allocate(capacity * abi.mmsghdr.size);
+    this.messagesAddress = keepAddresses([this.messages.address]);
     this.vectors = allocate(capacity * abi.iovec.size);
     this.names = allocate(capacity * abi.sockaddr_in.size);
     this.controls = allocate(capacity * receiveControlLength);
@@ -45,7 +48,7 @@ export class DatagramReceiver {
   receive(batch: DatagramBatch): number {
     if (batch !== this.prepared) this.prepare(batch);
     const wanted = Math.min(batch.capacity, this.capacity);
-    const received = recvmmsg(this.fd, this.messages.address, wanted, abi.MSG_DONTWAIT, 0);
+    const received = recvmmsg(this.fd, this.messagesAddress[0], wanted, abi.MSG_DONTWAIT, 0);
     // Nothing there, or the error of an earlier datagram, which this call has cleared.
     const count = Math.max(received, 0);
     for (let index = 0; index < count; index++) this.take(batch, index);

@@ -3,7 +3,8 @@
  * a send chooses among them, so that one flow keeps one port and one order. What is queued for a
  * socket goes by one sendmmsg.
  *
- *  1. `queue` copies pieces into iovecs and a message into its socket's row of mmsghdrs.
+ *  1. `queue` copies pieces into iovecs and a message into its socket's row of mmsghdrs. Datagrams
+ *     of one size that follow each other become one message, cut by the kernel.
  *  2. `flush` sends row by row; the kernel cuts super-datagrams (UDP_SEGMENT).
  *  3. What the kernel refuses gets a reason. An error may belong to an earlier datagram (ICMP,
  *     which a connected socket reports at its next call): those are tried once more.
@@ -11,7 +12,13 @@
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
 import { Reason } from '../parsers/reason.ts';
-import { maximumPieces, type Pieces } from '../tunnel/pieces.ts';
+import {
+  maximumDatagramLength,
+  maximumPieces,
+  maximumSegments,
+  type Pieces,
+  totalLength,
+} from '../tunnel/pieces.ts';
 import * as abi from './abi/net.ts';
 import {
   type Address,
@@ -27,34 +34,29 @@ import {
   sendmsg,
   setPointer,
 } from './syscall.ts';
+import { mayBePending, socketReason } from './udp-errors.ts';
+import {
+  controlLength,
+  getPointer,
+  writeControlHeaders,
+  writeControlValues,
+  writeSocketAddress,
+} from './udp-message.ts';
+import { createRow, type Peer, type Row } from './udp-row.ts';
 
-/** A firewall and the connected sockets that lead to it. */
-export type Peer = {
-  /** IPv4 address as int32 of its wire bytes. */
-  readonly address: number;
-  readonly port: number;
-  readonly senders: readonly Fd[];
-};
-
-/** One control message each for UDP_SEGMENT and IP_TOS, padded to 8, in this order. */
-const controlLength = abi.cmsghdr.size + 8;
+const { EAGAIN, EINVAL, EIO, EMSGSIZE } = constants.errno;
 const controlsLength = 2 * controlLength;
 const outerHeaderLength = 20 + 8;
 
-/** One socket and the messages that wait for it. */
-type Row = {
-  readonly fd: Fd;
-  readonly peer: Peer;
-  readonly messages: Region;
-  /** Which queued send each message is. */
-  readonly slots: Int32Array;
-  count: number;
-};
+/** The calls that may fail in the data path; a test has others to fail on demand. */
+export type SendCalls = Pick<typeof syscalls, 'errno' | 'sendmmsg' | 'sendmsg'>;
+const syscalls = { errno, sendmmsg, sendmsg };
 
 export class DatagramSender {
   readonly results: Int32Array;
   /** Turns false, for good, when a device cannot cut for us (EIO); we then send piece by piece. */
   segmentation: boolean;
+  private readonly calls: SendCalls;
   private readonly base: Address;
   private readonly capacity: number;
   private readonly peers: readonly Peer[];
@@ -64,6 +66,8 @@ export class DatagramSender {
   private readonly vectors: Region;
   private readonly controls: Region;
   private readonly segmentSizes: Uint16Array;
+  /** The next slot in the same message; -1 at its end. */
+  private readonly nextSlots: Int32Array;
   /** Rows that have something to send. */
   private readonly active: Int32Array;
   private activeCount = 0;
@@ -73,7 +77,14 @@ export class DatagramSender {
   private readonly singleVectors = allocate(maximumPieces * abi.iovec.size);
   private readonly scratch = allocate(abi.sockaddr_in.size + 8);
 
-  constructor(peers: readonly Peer[], arena: Arena, capacity: number, segmentation: boolean) {
+  constructor(
+    peers: readonly Peer[],
+    arena: Arena,
+    capacity: number,
+    segmentation: boolean,
+    calls: SendCalls = syscalls,
+  ) {
+    this.calls = calls;
     this.base = addressOf(arena.bytes);
     this.capacity = capacity;
     this.segmentation = segmentation;
@@ -85,6 +96,7 @@ export class DatagramSender {
     }
     this.results = new Int32Array(capacity);
     this.segmentSizes = new Uint16Array(capacity);
+    this.nextSlots = new Int32Array(capacity);
     this.active = new Int32Array(this.rows.length);
     this.vectors = allocate(capacity * maximumPieces * abi.iovec.size);
     this.controls = allocate(capacity * controlsLength);
@@ -102,14 +114,45 @@ export class DatagramSender {
       return true;
     }
     this.results[slot] = Reason.Ok;
-    this.segmentSizes[slot] = segmentSize;
+    this.nextSlots[slot] = -1;
     const row = this.rows[rowIndex];
+    const length = segmentSize === 0 ? totalLength(pieces) : 0;
+    if (row.openSlot >= 0 && this.join(row, pieces, length, slot, tos)) return true;
+    this.segmentSizes[slot] = segmentSize;
     if (row.count === 0) this.active[this.activeCount++] = rowIndex;
     row.slots[row.count] = slot;
     const at = row.count * abi.mmsghdr.size;
     row.count++;
-    this.writeVectors(pieces, slot);
+    this.writeVectors(pieces, slot, 0);
     this.writeMessage(row.messages.view, at, slot, pieces.count, segmentSize, tos);
+    row.openSlot = segmentSize === 0 && this.segmentation ? slot : -1;
+    row.openSize = length;
+    row.openCount = 1;
+    row.openPieces = pieces.count;
+    row.openLength = length;
+    row.openTos = tos;
+    return true;
+  }
+
+  /**
+   * One more datagram for the last message of the row, if it has the size of those before; a
+   * shorter one may be the last. The way through the kernel's stack is then paid once for all.
+   */
+  private join(row: Row, pieces: Pieces, length: number, slot: number, tos: number): boolean {
+    if (length === 0 || length > row.openSize || tos !== row.openTos) return false;
+    const pieceCount = row.openPieces + pieces.count;
+    if (pieceCount > maximumPieces || row.openCount === maximumSegments) return false;
+    if (row.openLength + length > maximumDatagramLength) return false;
+    const first = row.slots[row.count - 1];
+    const at = (row.count - 1) * abi.mmsghdr.size;
+    this.segmentSizes[first] = row.openSize;
+    this.writeVectors(pieces, first, row.openPieces);
+    this.writeMessage(row.messages.view, at, first, pieceCount, row.openSize, tos);
+    this.nextSlots[row.openSlot] = slot;
+    row.openSlot = length === row.openSize ? slot : -1;
+    row.openCount++;
+    row.openPieces = pieceCount;
+    row.openLength += length;
     return true;
   }
 
@@ -118,6 +161,7 @@ export class DatagramSender {
       const row = this.rows[this.active[index]];
       this.flushRow(row);
       row.count = 0;
+      row.openSlot = -1;
     }
     this.activeCount = 0;
     const count = this.queued;
@@ -159,13 +203,14 @@ export class DatagramSender {
     return -1;
   }
 
-  private writeVectors(pieces: Pieces, slot: number): void {
+  /** From the `index`-th vector of the slot's message on. */
+  private writeVectors(pieces: Pieces, slot: number, index: number): void {
     const { count, at, length } = pieces;
     const view = this.vectors.view;
-    let entry = slot * maximumPieces * abi.iovec.size;
-    for (let index = 0; index < count; index++) {
-      setPointer(view, entry + abi.iovec.iov_base, this.base + at[index]);
-      view.setUint32(entry + abi.iovec.iov_len, length[index], LITTLE_ENDIAN);
+    let entry = (slot * maximumPieces + index) * abi.iovec.size;
+    for (let piece = 0; piece < count; piece++) {
+      setPointer(view, entry + abi.iovec.iov_base, this.base + at[piece]);
+      view.setUint32(entry + abi.iovec.iov_len, length[piece], LITTLE_ENDIAN);
       entry += abi.iovec.size;
     }
   }
@@ -196,19 +241,18 @@ export class DatagramSender {
       const slot = row.slots[done];
       const segmented = this.segmentSizes[slot] > 0;
       if (segmented && !this.segmentation) {
-        this.results[slot] = this.sendPieceByPiece(row, done);
+        this.sendPieceByPiece(row, done);
         done++;
         continue;
       }
       const run = this.segmentation ? row.count - done : this.unsegmentedRun(row, done);
-      const first = row.messages.address + done * abi.mmsghdr.size;
-      const sent = sendmmsg(row.fd, first, run, abi.MSG_DONTWAIT);
+      const sent = this.calls.sendmmsg(row.fd, row.addresses[done], run, abi.MSG_DONTWAIT);
       if (sent > 0) {
         done += sent;
         retried = false;
         continue;
       }
-      const code = errno();
+      const code = this.calls.errno();
       if (code === EIO && segmented) {
         this.segmentation = false;
         continue;
@@ -218,12 +262,22 @@ export class DatagramSender {
         continue;
       }
       retried = false;
-      this.results[slot] = this.reasonOf(code, slot, row.peer);
+      // Joined ones that are too big must not take one with them that is not.
+      if (this.nextSlots[slot] >= 0 && (code === EMSGSIZE || code === EINVAL)) {
+        this.sendPieceByPiece(row, done);
+      } else {
+        this.settle(slot, this.reasonOf(code, slot, row.peer));
+      }
       done++;
       if (code === EAGAIN) {
-        while (done < row.count) this.results[row.slots[done++]] = Reason.SocketFull;
+        while (done < row.count) this.settle(row.slots[done++], Reason.SocketFull);
       }
     }
+  }
+
+  /** The fate of all sends in a message, of which `first` is the first. */
+  private settle(first: number, reason: Reason): void {
+    for (let slot = first; slot >= 0; slot = this.nextSlots[slot]) this.results[slot] = reason;
   }
 
   private unsegmentedRun(row: Row, from: number): number {
@@ -241,9 +295,13 @@ export class DatagramSender {
     return socketReason(code);
   }
 
-  /** Cut a super-datagram ourselves: one sendmsg for each segment. Stops at the first refusal. */
-  private sendPieceByPiece(row: Row, index: number): Reason {
-    const slot = row.slots[index];
+  /**
+   * Cut a super-datagram ourselves: one sendmsg for each segment. Those that were joined have a
+   * fate each; of one send, the first refusal is the end.
+   */
+  private sendPieceByPiece(row: Row, index: number): void {
+    let slot = row.slots[index];
+    const joined = this.nextSlots[slot] >= 0;
     const size = this.segmentSizes[slot];
     const messageAt = index * abi.mmsghdr.size;
     const pieceCount = row.messages.view.getUint32(
@@ -274,10 +332,10 @@ export class DatagramSender {
           taken = 0;
         }
       }
-      const reason = this.sendSingle(row.fd, parts);
-      if (reason !== Reason.Ok) return reason;
+      this.results[slot] = this.sendSingle(row.fd, parts);
+      if (joined) slot = this.nextSlots[slot];
+      else if (this.results[slot] !== Reason.Ok) return;
     }
-    return Reason.Ok;
   }
 
   /** A message like the queued one, but without UDP_SEGMENT. */
@@ -295,87 +353,13 @@ export class DatagramSender {
 
   private sendSingle(fd: Fd, parts: number): Reason {
     this.single.view.setUint32(abi.msghdr.msg_iovlen, parts, LITTLE_ENDIAN);
-    if (sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
-    if (mayBePending(errno()) && sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) {
+    if (this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0) return Reason.Ok;
+    if (
+      mayBePending(this.calls.errno()) &&
+      this.calls.sendmsg(fd, this.single.address, abi.MSG_DONTWAIT) >= 0
+    ) {
       return Reason.Ok;
     }
-    return socketReason(errno());
+    return socketReason(this.calls.errno());
   }
-}
-
-const { EAGAIN, ENOBUFS, ENOMEM, EINVAL, EIO, EMSGSIZE, ENETUNREACH, EHOSTUNREACH, ENETDOWN } =
-  constants.errno;
-const { ECONNREFUSED, ENOPROTOOPT, EOPNOTSUPP } = constants.errno;
-/** Not in node:os on every version. */
-const EHOSTDOWN = 112;
-
-/** Errors that an ICMP message may have left on the socket (net/ipv4/icmp.c icmp_err_convert). */
-function mayBePending(code: number): boolean {
-  return (
-    code === ECONNREFUSED ||
-    code === ENETUNREACH ||
-    code === EHOSTUNREACH ||
-    code === EHOSTDOWN ||
-    code === EMSGSIZE ||
-    code === ENOPROTOOPT ||
-    code === EOPNOTSUPP
-  );
-}
-
-/** The fate of a datagram that the kernel did not take. */
-export function socketReason(code: number): Reason {
-  switch (code) {
-    case EAGAIN:
-    case ENOBUFS:
-    case ENOMEM:
-      return Reason.SocketFull;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-    case ENETDOWN:
-      return Reason.SocketUnreachable;
-    case EMSGSIZE:
-      return Reason.SocketTooBig;
-    default:
-      return Reason.SocketRefused;
-  }
-}
-
-function createRow(fd: Fd, peer: Peer, capacity: number): Row {
-  const messages = allocate(capacity * abi.mmsghdr.size);
-  return { fd, peer, messages, slots: new Int32Array(capacity), count: 0 };
-}
-
-/** The parts of both control messages that never change: UDP_SEGMENT (u16), then IP_TOS (int). */
-export function writeControlHeaders(view: DataView, at: number): void {
-  view.setUint32(at + abi.cmsghdr.cmsg_len, abi.cmsghdr.size + 2, LITTLE_ENDIAN);
-  view.setInt32(at + abi.cmsghdr.cmsg_level, abi.SOL_UDP, LITTLE_ENDIAN);
-  view.setInt32(at + abi.cmsghdr.cmsg_type, abi.UDP_SEGMENT, LITTLE_ENDIAN);
-  at += controlLength;
-  view.setUint32(at + abi.cmsghdr.cmsg_len, abi.cmsghdr.size + 4, LITTLE_ENDIAN);
-  view.setInt32(at + abi.cmsghdr.cmsg_level, abi.IPPROTO_IP, LITTLE_ENDIAN);
-  view.setInt32(at + abi.cmsghdr.cmsg_type, abi.IP_TOS, LITTLE_ENDIAN);
-}
-
-/** Their values; returns how many bytes of control messages the send has. */
-export function writeControlValues(
-  view: DataView,
-  at: number,
-  segmentSize: number,
-  tos: number,
-): number {
-  view.setUint16(at + abi.cmsghdr.size, segmentSize, LITTLE_ENDIAN);
-  view.setInt32(at + controlLength + abi.cmsghdr.size, tos, LITTLE_ENDIAN);
-  return (segmentSize === 0 ? 0 : controlLength) + (tos === 0 ? 0 : controlLength);
-}
-
-/** A sockaddr_in at the start of `view`; `address` as int32 of its wire bytes. */
-export function writeSocketAddress(view: DataView, address: number, port: number): void {
-  view.setUint16(abi.sockaddr_in.sin_family, abi.AF_INET, LITTLE_ENDIAN);
-  view.setUint16(abi.sockaddr_in.sin_port, port);
-  view.setInt32(abi.sockaddr_in.sin_addr, address);
-}
-
-function getPointer(view: DataView, at: number): number {
-  return view.getUint32(at, LITTLE_ENDIAN) + view.getUint32(at + 4, LITTLE_ENDIAN) * 0x1_0000_0000;
 }

@@ -4,8 +4,8 @@
  * firewall several connected ones that send. `openTunnelSocket` moves datagrams through them, in
  * any thread.
  *
- * The senders' source addresses are fixed when they are made: a host whose address changes needs
- * new ones.
+ * A sender's source address is what the route had when it was connected: on a host whose address
+ * changes, `reconnectSenders` looks it up again.
  */
 import { constants } from 'node:os';
 import type { Arena } from '../engine/arena.ts';
@@ -27,8 +27,10 @@ import {
   setsockopt,
   socket,
 } from './syscall.ts';
+import { writeSocketAddress } from './udp-message.ts';
 import { DatagramReceiver } from './udp-receive.ts';
-import { DatagramSender, type Peer, writeSocketAddress } from './udp-send.ts';
+import type { Peer } from './udp-row.ts';
+import { DatagramSender } from './udp-send.ts';
 
 /** Enough source ports to spread flows over a firewall's queues and ECMP's paths. */
 const defaultSenders = 16;
@@ -91,6 +93,25 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
     closers.closeAll();
     throw error;
   }
+}
+
+/**
+ * Connect every sender anew, so that its source address is the one of now; the data path may go on
+ * sending meanwhile, and what it sends between the two calls is refused. False when there is no
+ * route or no address now: then nothing can be sent until it is called again.
+ */
+export function reconnectSenders(peers: readonly Peer[]): boolean {
+  const target = allocate(abi.sockaddr_in.size);
+  let connected = true;
+  for (const { address, port, senders } of peers) {
+    for (const fd of senders) {
+      target.view.setUint16(abi.sockaddr_in.sin_family, abi.AF_UNSPEC, LITTLE_ENDIAN);
+      connect(fd, target.address, abi.sockaddr_in.size);
+      writeSocketAddress(target.view, address, port);
+      connected = connect(fd, target.address, abi.sockaddr_in.size) === 0 && connected;
+    }
+  }
+  return connected;
 }
 
 export type TunnelTuning = {

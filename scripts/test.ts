@@ -33,7 +33,7 @@ const checks = [
   },
   script('tidy', 'scripts/tidy.ts'),
   script('fuzz', 'test/fuzz/main.ts', 'smoke'),
-  script('bench', 'bench/classify.bench.ts', '--smoke'),
+  script('bench', 'bench/micro.ts'),
 ];
 
 function script(name: string, source: string, ...args: string[]) {

@@ -33,6 +33,13 @@ export function createPieces(): Pieces {
   return { capacity, count: 0, at: new Int32Array(capacity), length: new Int32Array(capacity) };
 }
 
+/** Bytes of all pieces. */
+export function totalLength(pieces: Pieces): number {
+  let total = 0;
+  for (let index = 0; index < pieces.count; index++) total += pieces.length[index];
+  return total;
+}
+
 export function addPiece(pieces: Pieces, at: number, length: number): void {
   pieces.at[pieces.count] = at;
   pieces.length[pieces.count] = length;

@@ -11,6 +11,7 @@ import { ConfigError, formatProblem, type Problem } from '../config/parse.ts';
 import { verdicts } from '../config/rules.ts';
 import { CredentialError, loadCredentials } from '../credentials.ts';
 import { ExitCode } from '../exit-codes.ts';
+import { describeScan } from '../explain/decide.ts';
 import { builtInsOf } from '../host-policy.ts';
 import { noLinks } from '../links.ts';
 import { formatBytes } from '../table.ts';
@@ -28,12 +29,14 @@ type Checked = {
   readonly notes: readonly Problem[];
   /** Of the compiled rules. */
   readonly bytes: number;
+  /** How they are looked up, when that is slow; else empty. */
+  readonly lookUp: string;
 };
 
 /** Throws a ConfigError with every problem. Files that the agent's host must have are warnings. */
 export function check(file: string, options: CheckOptions): number {
   if (options.json) return checkJson(file);
-  const { config, warnings, notes, bytes } = read(file);
+  const { config, warnings, notes, bytes, lookUp } = read(file);
   print('warning', file, warnings);
   if (options.notes) print('note', file, notes);
   else if (notes.length > 0) {
@@ -42,7 +45,8 @@ export function check(file: string, options: CheckOptions): number {
   }
   process.stdout.write(
     `${file} is good: ${describe(config)}\n` +
-      `${describeRules(config)}; compiled to ${formatBytes(bytes)}\n`,
+      `${describeRules(config)}; compiled to ${formatBytes(bytes)}\n` +
+      (lookUp === '' ? '' : `new connections are looked up in ${lookUp}\n`),
   );
   return ExitCode.Ok;
 }
@@ -62,7 +66,7 @@ function print(kind: string, file: string, problems: readonly Problem[]): void {
 function read(file: string): Checked {
   const source = readConfigFile(file);
   const { config, warnings } = source;
-  const bytes = compile(config.rules).words.byteLength;
+  const compiled = compile(config.rules);
   const found = lint(config.rules, {
     // Broadcast addresses are the host's, and no rule is wrong for what it says of them.
     builtIns: builtInsOf(config, noLinks),
@@ -76,7 +80,14 @@ function read(file: string): Checked {
         return { line, column, key: `rules[${rule}]`, message: text };
       });
   const all = [...warnings, ...problemsOf('warning'), ...credentialWarnings(config)];
-  return { config, warnings: all, notes: problemsOf('note'), bytes };
+  const bytes = compiled.words.byteLength;
+  return {
+    config,
+    warnings: all,
+    notes: problemsOf('note'),
+    bytes,
+    lookUp: describeScan(compiled),
+  };
 }
 
 /** The answer is JSON on standard output, also when the file is wrong. */
@@ -84,8 +95,8 @@ function checkJson(file: string): number {
   let answer: object;
   let code: ExitCode = ExitCode.Ok;
   try {
-    const { config, warnings, notes, bytes } = read(file);
-    const tables = { rules: config.rules.length, bytes };
+    const { config, warnings, notes, bytes, lookUp } = read(file);
+    const tables = { rules: config.rules.length, bytes, lookUp };
     answer = { ok: true, problems: [], warnings, notes, tables };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

@@ -12,6 +12,8 @@ import { createLogger } from '../log.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
 
+const controlSocket = 'the control socket';
+
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
   const { next: compiled, warnings } = await compileInThread(options.config, undefined);
@@ -35,8 +37,8 @@ export async function run(options: { config: string }): Promise<number> {
     control = await startControlServer(config.control.socket, {
       status: () => agent?.status() ?? { state: 'starting' },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reload('the control socket'),
-      stop: () => stop.ask('the control socket'),
+      reload: () => reload(controlSocket),
+      stop: () => stop.ask(controlSocket),
     });
     const running = await assemble(compiled, logger);
     agent = running;
@@ -47,6 +49,8 @@ export async function run(options: { config: string }): Promise<number> {
     logger.info(`stopping: asked by ${code}`);
     service.tellStopping();
     await agent.stop();
+    // A person wants the host as it was; a service manager that stops may be about to start again.
+    if (code === controlSocket) agent.disarmGuard('asked to stop');
     logger.info('stopped');
     return ExitCode.Ok;
   } catch (error) {

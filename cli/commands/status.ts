@@ -19,7 +19,7 @@ export async function status(options: { socket: string; json: boolean }): Promis
 }
 
 /** Throws a ControlError when there is no agent. */
-async function readStatus(socket: string): Promise<AgentStatus | StartingStatus> {
+export async function readStatus(socket: string): Promise<AgentStatus | StartingStatus> {
   const answer = await request(socket, 'GET', '/status');
   if (answer.status !== 200) throw new Error(`the agent answered with status ${answer.status}`);
   return answer.body as AgentStatus | StartingStatus;
@@ -28,6 +28,6 @@ async function readStatus(socket: string): Promise<AgentStatus | StartingStatus>
 /** Before everything is open there is nothing else to tell. */
 type StartingStatus = { readonly state: 'starting' };
 
-function isComplete(status: AgentStatus | StartingStatus): status is AgentStatus {
+export function isComplete(status: AgentStatus | StartingStatus): status is AgentStatus {
   return 'gate' in status;
 }

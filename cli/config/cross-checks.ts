@@ -16,8 +16,25 @@ export function crossChecks(known: Partial<Sections>): readonly Misfit[] {
     ...firewallsBesideManagement(known),
     ...duplicateInterfaces(known),
     ...telemetryTimes(known),
+    ...namelessAtBoot(known),
     ...equalMacs(known),
   ];
+}
+
+/** What is right and changes nothing: keys of the flow log of which others make no use. */
+export function pointlessKeys({ log, rules }: Partial<Sections>): readonly Misfit[] {
+  if (log === undefined || rules === undefined) return [];
+  const first = rules.findIndex((rule) => rule.log);
+  if (log.which === 'rules' && log.flows === '') {
+    return [{ path: ['log', 'which'], message: 'has no effect without log.flows' }];
+  }
+  if (log.which === 'rules' && first < 0) {
+    const message = 'no rule has log: true, so the flow log stays empty';
+    return [{ path: ['log', 'which'], message }];
+  }
+  if (log.which === 'rules' || first < 0) return [];
+  const message = 'has no effect without log.flows and log.which: rules';
+  return [{ path: ['rules', first, 'log'], message }];
 }
 
 function firewallAddresses(firewalls: readonly FirewallConfig[]): Misfit[] {
@@ -90,6 +107,14 @@ function telemetryTimes({ telemetry }: Partial<Sections>): Misfit[] {
     `${formatDuration(timeoutMs)} is longer than the interval of ${formatDuration(intervalMs)}: ` +
     'an attempt must be over before the next one is due';
   return [{ path: ['telemetry', 'timeout'], message }];
+}
+
+/** The guard is there before the network is up, and with it the default route. */
+function namelessAtBoot({ policy, workload }: Partial<Sections>): Misfit[] {
+  if (policy?.onBoot !== 'drop' || workload?.interfaces.length !== 0) return [];
+  const message =
+    'drop needs workload.interfaces: at boot there is no default route yet to find them by';
+  return [{ path: ['policy', 'onBoot'], message }];
 }
 
 function equalMacs({ tunnel }: Partial<Sections>): Misfit[] {

@@ -12,7 +12,7 @@ export type Difference = {
 };
 
 /** Keys that a running agent takes over, with all below them. */
-const live = ['workload.management', 'workload.ipv6', 'policy', 'default'];
+const live = ['workload.management', 'workload.ipv6', 'policy', 'default', 'log.which'];
 
 export function differenceOf(before: Config, after: Config): Difference {
   const changed = ruleChanges(before.rules, after.rules);

@@ -90,6 +90,7 @@ const descriptions: Readonly<Record<string, string>> = {
   'policy.onFirewallDown':
     'While no firewall is healthy, though telemetry is taken. Default: pass.',
   'policy.onAgentFailure': 'When the agent is dead or hangs. Default: pass.',
+  'policy.onBoot': 'Until the firewall has taken the first telemetry. Default: pass.',
   'policy.established': 'Connections that began where the firewall did not see it. Default: pass.',
   sets: 'Named lists of addresses or of ports. Rules use one as $name, alone or in a list.',
   default: 'What becomes of a connection that no rule matches. Default: redirect.',
@@ -105,12 +106,13 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].onFailure':
     'Instead of onTelemetryLoss and onFirewallDown for these connections. Default: inherit.',
   'rules[].firewall': 'Name of the firewall that takes them, or a list of names. Default: any.',
-  'rules[].log': 'Log these connections. Default: false.',
+  'rules[].log': 'With log.which: rules, the flow log has these connections. Default: false.',
   acceleration:
     'Who carries redirected flows once they are established: kernel or the agent. Default: off.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
   'limits.acceleratedFlows': 'Those that the kernel carries at once. Default: 65536.',
+  'limits.busyPoll': 'Look for the next packet for up to 50 us before sleeping. Default: true.',
   metrics: 'The page for Prometheus.',
   'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',
   control: 'How commands reach the running agent.',
@@ -119,6 +121,7 @@ const descriptions: Readonly<Record<string, string>> = {
   'log.level': 'Default: info.',
   'log.flows':
     'Absolute path of a file that gets a line of JSON for each beginning and end of a flow.',
+  'log.which': 'Of which flows: all, or those of rules with log: true. Default: all.',
   'log.format': 'auto: readable on a terminal, JSON otherwise. Default: auto.',
 };
 

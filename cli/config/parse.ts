@@ -5,7 +5,7 @@
 import { type Document, isMap, isNode, LineCounter, type Pair, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { type Config, defaults } from '../../engine/config.ts';
-import { crossChecks } from './cross-checks.ts';
+import { crossChecks, pointlessKeys } from './cross-checks.ts';
 import { show } from './fields.ts';
 import { resolveHa } from './firewall-fields.ts';
 import { resolveRules } from './rules.ts';
@@ -147,11 +147,16 @@ function checkSections(
   for (const finding of resolved?.errors ?? []) errors.push(finding);
   const rules = resolved?.rules;
   const config = errors.length > 0 || !rules ? undefined : toConfig(known as Sections, rules);
-  return { config, errors, warnings: resolved?.warnings ?? [] };
+  const warnings = [
+    ...(resolved?.warnings ?? []),
+    ...pointlessKeys(known).map((misfit) => ({ ...misfit, atKey: true })),
+  ];
+  return { config, errors, warnings };
 }
 
 function toConfig(known: Sections, rules: Config['rules']): Config {
   const { interfaces, management, ipv6 } = known.workload;
+  const { acceleratedFlows, busyPoll, flows } = known.limits;
   return {
     workload: { interfaces, management, ipv6 },
     firewalls: known.firewalls,
@@ -162,11 +167,7 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     default: known.default,
     rules,
     acceleration: known.acceleration,
-    limits: {
-      flows: known.limits.flows,
-      acceleratedFlows: known.limits.acceleratedFlows,
-      workers: defaults.limits.workers,
-    },
+    limits: { flows, acceleratedFlows, busyPoll, workers: defaults.limits.workers },
     control: known.control,
     metrics: known.metrics.listen,
     log: known.log,

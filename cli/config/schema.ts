@@ -253,7 +253,7 @@ const policy = block({
   onTelemetryLoss: choice('pass', 'drop').default(defaults.policy.onTelemetryLoss),
   onAgentFailure: choice('pass', 'drop').default(defaults.policy.onAgentFailure),
   onFirewallDown: choice('pass', 'drop').default(defaults.policy.onFirewallDown),
-  onBoot: notYet('traffic flows directly until the agent runs', 'pass'),
+  onBoot: choice('pass', 'drop').default(defaults.policy.onBoot),
   established: choice('pass', 'redirect', 'reset').default(defaults.policy.established),
 }).transform((value): Config['policy'] => ({
   mode: value.mode,
@@ -261,6 +261,7 @@ const policy = block({
   onTelemetryLoss: value.onTelemetryLoss,
   onFirewallDown: value.onFirewallDown,
   onAgentFailure: value.onAgentFailure,
+  onBoot: value.onBoot,
   established: value.established,
 }));
 
@@ -300,6 +301,7 @@ export const sections = {
     flows: integer(limits.flows).default(defaults.limits.flows),
     acceleratedFlows: integer(limits.acceleratedFlows).default(defaults.limits.acceleratedFlows),
     workers: notYet('there is exactly one data-path worker', defaults.limits.workers),
+    busyPoll: yesOrNo.default(defaults.limits.busyPoll),
   }),
   control: block({
     socket: text(
@@ -312,6 +314,7 @@ export const sections = {
     level: choice('debug', 'info', 'warn', 'error').default(defaults.log.level),
     format: choice('auto', 'pretty', 'json').default(defaults.log.format),
     flows: path.default(defaults.log.flows),
+    which: choice('all', 'rules').default(defaults.log.which),
   }),
 } as const;
 

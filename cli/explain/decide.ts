@@ -11,6 +11,7 @@ import {
   verdictOf,
 } from '../../engine/classifier/lookup.ts';
 import { noRule } from '../../engine/classifier/rules.ts';
+import type { Tables } from '../../engine/classifier/tables.ts';
 import type { Config } from '../../engine/config.ts';
 import { symmetricHash } from '../../engine/flow-hash.ts';
 import { Verdict } from '../../engine/flows.ts';
@@ -52,6 +53,8 @@ export type Explanation = {
   readonly firewall: string;
   readonly innerMtu: string;
   readonly laterPackets: string;
+  /** How the rules are looked up, when that is slow; else empty. */
+  readonly lookUp: string;
   /** The rules before the one that decides, in their order, and why each does not match. */
   readonly misses: readonly Miss[];
 };
@@ -111,6 +114,7 @@ export class Decider {
       firewall: redirected ? this.firewall(rule, connection) : '',
       innerMtu: redirected ? this.innerMtu(agentMtu) : '',
       laterPackets: this.laterPackets(rule, verdict, connection),
+      lookUp: rule === builtInRule ? '' : describeScan(this.policy.tables),
       misses: rule === builtInRule ? [] : this.misses(rule, connection),
     };
   }
@@ -206,6 +210,12 @@ export class Decider {
     }
     return hasPorts(protocol) ? 'the kernel, which remembers the verdict' : 'user space';
   }
+}
+
+/** Empty for rules that are a trie. */
+export function describeScan({ ruleCount, scanRoot }: Tables): string {
+  if (scanRoot < 0) return '';
+  return `all ${ruleCount} rules one after the other: their ranges cross too much for a trie`;
 }
 
 /** `tcp 10.1.0.9:41000 -> 10.2.0.7:5432`, its opener first. */

@@ -16,6 +16,7 @@ export function drawExplanation(explanation: Explanation, all: boolean): string 
     ['if none is healthy', explanation.onFirewallDown],
     ['if open before', explanation.established],
     ['later packets', explanation.laterPackets],
+    ['looked up in', explanation.lookUp],
   ];
   const lines = [`${explanation.connection} (${explanation.direction})`];
   for (const [name, text] of rows) {

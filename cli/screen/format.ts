@@ -61,6 +61,7 @@ export const kernelWords: Readonly<Record<string, string>> = {
   excluded: 'went on: never redirected, whatever the rules say',
   passedVerdict: 'went on: their connection passes',
   passedNetwork: 'went on: their network passes',
+  droppedStarting: 'dropped until the agent runs (onBoot)',
   passedMode: 'went on: traffic passes (the gate is closed, or was)',
   passedAgentDead: 'went on: the agent did not move',
   droppedVerdict: 'dropped: their connection is dropped',

@@ -146,15 +146,23 @@ function management({ management: all }: AgentStatus): string[] {
   return labelled('management', `${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`);
 }
 
-function drift({ configuration, interfaces: links }: AgentStatus, colors: Colors): string[] {
+function drift(status: AgentStatus, colors: Colors): string[] {
+  const { configuration, interfaces: links, repairs } = status;
   const found = links.flatMap((link) => link.drift.map((words) => `${link.name}: ${words}`));
+  found.push(...status.drift);
   if (configuration?.differs) {
     found.push(`${configuration.file} is not what is in force: microperimeter reload`);
   }
-  if (found.length === 0) return labelled('drift', 'none: the kernel is as the agent left it');
-  return found.flatMap((words, index) =>
+  const last = repairs.latest.at(-1);
+  const repaired =
+    last === undefined ? [] : labelled('repaired', `${repairs.count} times, last: ${last.words}`);
+  if (found.length === 0) {
+    return [...labelled('drift', 'none: the kernel is as the agent left it'), ...repaired];
+  }
+  const lines = found.flatMap((words, index) =>
     labelled(index === 0 ? 'drift' : '', words, (line) => colors.yellow(line)),
   );
+  return [...lines, ...repaired];
 }
 
 function flowWords({ acceleration, flows: { capacity, count, evicted } }: AgentStatus): string {

@@ -30,6 +30,8 @@ export type Policy = {
   readonly firewalls: Uint16Array;
   /** The set of all firewalls, which take what no rule matches. */
   readonly allFirewalls: number;
+  /** By rule, and last for what no rule decides: 1 when the flow log has its connections. */
+  readonly logged: Uint8Array;
   /** Connections by rule that decided them, in shared memory; the last is the default's. */
   readonly hits: Float64Array;
   /** What no rule matches: Redirect, Pass or Drop. */
@@ -37,6 +39,8 @@ export type Policy = {
   readonly established: Established;
   /** OnFailure.Pass or OnFailure.Drop: when telemetry is lost, where no rule says otherwise. */
   readonly onTelemetryLoss: OnFailure;
+  /** OnFailure.Pass or OnFailure.Drop: until a firewall has been usable once. */
+  readonly onBoot: OnFailure;
   /** The same for when firewalls take telemetry and none of them is healthy. */
   readonly onFirewallDown: OnFailure;
   /** Look, count, and redirect nothing. */
@@ -96,6 +100,11 @@ export function onFailureOf(policy: Policy, rule: number): OnFailure {
 /** The set of firewalls that may take its connections. */
 export function firewallsOf(policy: Policy, rule: number): number {
   return rule >= 0 ? policy.firewalls[rule] : policy.allFirewalls;
+}
+
+/** Whether the flow log is to have a connection that `rule` decided, as `classify` answered. */
+export function isLogged({ logged }: Policy, rule: number): number {
+  return logged[rule >= 0 ? rule : logged.length - 1];
 }
 
 /**

@@ -28,7 +28,7 @@ import { EveReader } from './eve.ts';
 const beside = (name: string) =>
   fileURLToPath(new URL(`../../../lab/suricata/${name}`, import.meta.url));
 const configFile = beside('suricata.yaml');
-export const rulesFile = beside('microperimeter.rules');
+const rulesFile = beside('microperimeter.rules');
 
 /** The command socket's path has room for 107 bytes, so it is not in a deep directory. */
 const startLimitMs = 15_000;

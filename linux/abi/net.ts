@@ -74,6 +74,7 @@ export const sock_extended_err = {
 export const SO_EE_ORIGIN_ICMP = 2;
 
 /** bits/socket.h, asm-generic/socket.h, netinet/in.h, linux/in.h, linux/udp.h */
+export const AF_UNSPEC = 0;
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;

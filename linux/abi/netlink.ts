@@ -12,6 +12,8 @@ export const nlmsghdr = {
   nlmsg_seq: 8,
   nlmsg_pid: 12,
 } as const;
+/** For bind: `nl_pid` 0 lets the kernel choose the port. */
+export const sockaddr_nl = { size: 12, nl_family: 0, nl_groups: 8 } as const;
 export const nlattr = { size: 4, nla_len: 0, nla_type: 2 } as const;
 export const NETLINK_ROUTE = 0;
 export const NLMSG_ERROR = 2;
@@ -35,6 +37,12 @@ export const ifinfomsg = {
   ifi_flags: 8,
   ifi_change: 12,
 } as const;
+/** Groups of a socket that is told of changes. */
+export const RTMGRP_LINK = 0x1;
+export const RTMGRP_TC = 0x8;
+export const RTMGRP_IPV4_IFADDR = 0x10;
+export const RTMGRP_IPV4_ROUTE = 0x40;
+export const RTMGRP_IPV6_IFADDR = 0x100;
 export const RTM_NEWLINK = 16;
 export const RTM_GETLINK = 18;
 export const RTM_GETADDR = 22;

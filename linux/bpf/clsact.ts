@@ -6,6 +6,7 @@
  *
  *     microperimeter-egress          one of ours
  *     microperimeter-egress+qdisc    and the clsact under it was not there before us
+ *     microperimeter-guard-egress    the boot guard's, with +qdisc as above
  *
  * With `onAgentFailure: pass` a dead run's programs let everything pass once the heartbeat is old;
  * with `drop` they drop. Either way they stay until the next run or `microperimeter release`.
@@ -19,7 +20,7 @@ import { callFailed, SystemError, UnsupportedFeature } from '../errors.ts';
 import { listInterfaces } from '../netlink.ts';
 import { dump, requestChange } from '../netlink-socket.ts';
 import type { Fd } from '../syscall.ts';
-import type { AttachMethod, Attachment, Hook } from './attach.ts';
+import { type AttachMethod, type Attachment, around, type Hook, type Owner } from './attach.ts';
 import {
   createQdisc,
   deleteFilter,
@@ -38,7 +39,7 @@ import {
 const { EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP } = constants.errno;
 
 const hooks: readonly Hook[] = ['egress', 'ingress'];
-const ourName = /^microperimeter-(?:egress|ingress)(\+qdisc)?$/;
+const ourName = /^microperimeter-(guard-)?(?:egress|ingress)(\+qdisc)?$/;
 /** Ours begin here ('mp'); people and tools count from 1. */
 const handleBase = 0x6d70_0001;
 /** Our filters on one hook: this run's, and one for each run that died without being cleared. */
@@ -46,23 +47,27 @@ const handleCount = 16;
 
 export const clsact: AttachMethod = {
   name: 'clsact',
-  attach(program, interfaceIndex, hook) {
+  attach(program, interfaceIndex, hook, owner) {
     const ownsQdisc = ensureQdisc(interfaceIndex);
+    const prefix = owner === 'agent' ? '' : 'guard-';
+    const name = `microperimeter-${prefix}${hook}${ownsQdisc ? '+qdisc' : ''}`;
     try {
-      return addFilter(program, interfaceIndex, hook, ownsQdisc);
+      return addFilter(program, interfaceIndex, hook, name);
     } catch (error) {
       if (ownsQdisc) removeEmptyQdisc(interfaceIndex);
       throw error;
     }
   },
-  leftovers() {
+  leftovers(_directory, owner) {
     const names = new Map(listInterfaces().map(({ index, name }) => [index, name]));
     return clsactInterfaces().flatMap((interfaceIndex) =>
-      ownFilters(interfaceIndex).map(({ hook, handle, name }) => {
-        const filter = new ClsactFilter({ interfaceIndex, hook, handle }, name);
-        const label = `${names.get(interfaceIndex) ?? interfaceIndex} ${hook}`;
-        return { name: label, release: () => filter.remove() };
-      }),
+      ownFilters(interfaceIndex)
+        .filter(({ name }) => ownerOf(name) === owner)
+        .map(({ hook, handle, name }) => {
+          const filter = new ClsactFilter({ interfaceIndex, hook, handle }, name);
+          const label = `${names.get(interfaceIndex) ?? interfaceIndex} ${hook}`;
+          return { name: label, release: () => filter.remove() };
+        }),
     );
   },
 };
@@ -91,7 +96,11 @@ function onlyIngress(interfaceIndex: number, cause: number): SystemError {
 }
 
 function ownsQdisc(filterName: string): boolean {
-  return ourName.exec(filterName)?.[1] !== undefined;
+  return ourName.exec(filterName)?.[2] !== undefined;
+}
+
+function ownerOf(filterName: string): Owner {
+  return ourName.exec(filterName)?.[1] === undefined ? 'agent' : 'guard';
 }
 
 function hookQdiscs(): Qdisc[] {
@@ -124,13 +133,7 @@ function ownFilters(interfaceIndex: number): (Filter & { hook: Hook })[] {
   );
 }
 
-function addFilter(
-  program: Fd,
-  interfaceIndex: number,
-  hook: Hook,
-  ownsQdisc: boolean,
-): ClsactFilter {
-  const name = `microperimeter-${hook}${ownsQdisc ? '+qdisc' : ''}`;
+function addFilter(program: Fd, interfaceIndex: number, hook: Hook, name: string): ClsactFilter {
   let cause = 0;
   for (let handle = handleBase; handle < handleBase + handleCount; handle++) {
     const place = { interfaceIndex, hook, handle };
@@ -202,6 +205,13 @@ class ClsactFilter implements Attachment {
     const { handle, hook, interfaceIndex } = this.place;
     const isListed = ownFilters(interfaceIndex).some((f) => f.hook === hook && f.handle === handle);
     return this.isAttached && isListed;
+  }
+
+  others(): { before: number; after: number } {
+    const { handle, hook, interfaceIndex } = this.place;
+    // A message without a handle speaks of a whole priority.
+    const all = filtersOn(interfaceIndex, hook).filter((filter) => filter.handle !== 0);
+    return around(all, (filter) => filter.handle === handle && filter.name === this.name);
   }
 
   /** It outlives the process by itself, and its name is on it. */

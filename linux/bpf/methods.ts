@@ -1,5 +1,5 @@
 /** The ways in which programs get on hooks: which one this kernel has, and what is left of all. */
-import type { AttachMethod, Leftover } from './attach.ts';
+import type { AttachMethod, Leftover, Owner } from './attach.ts';
 import { clsact } from './clsact.ts';
 import { tcx } from './tcx.ts';
 import { hasTcx } from './tcx-link.ts';
@@ -13,14 +13,14 @@ export function chooseAttachMethod(): AttachMethod {
 }
 
 /** Of every method: the kernel may have had another when the dead run started. */
-export function findLeftovers(directory: string): Leftover[] {
-  return [tcx, clsact].flatMap((method) => method.leftovers(directory));
+export function findLeftovers(directory: string, owner: Owner): Leftover[] {
+  return [tcx, clsact].flatMap((method) => method.leftovers(directory, owner));
 }
 
 /**
- * For an operator, when a dead agent's programs drop traffic: takes all off the hooks of this
- * thread's network namespace. Returns how many there were. Throws SystemError.
+ * Takes what a dead agent, or the boot guard, has on hooks of this thread's network namespace off
+ * them. Returns how many programs there were. Throws SystemError.
  */
-export function releaseLeftovers(directory: string): number {
-  return findLeftovers(directory).filter((leftover) => leftover.release()).length;
+export function releaseLeftovers(directory: string, owner: Owner): number {
+  return findLeftovers(directory, owner).filter((leftover) => leftover.release()).length;
 }

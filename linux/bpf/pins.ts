@@ -3,6 +3,8 @@
  *
  *     <pinDirectory>/<inode of the network namespace>-<interface name>/egress-<link number>
  *                                                                      ingress-<link number>
+ *                                                                guard-egress-<link number>
+ *                                                                guard-ingress-<link number>
  *
  * The directory is made, and a bpffs mounted on it when it is not on one; both go with the last
  * pin. Only what bears these names and holds a TCX link is ever touched.
@@ -18,7 +20,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { check, close, type Fd, mount, umount2 } from '../syscall.ts';
-import type { Hook } from './attach.ts';
+import type { Hook, Owner } from './attach.ts';
 import { getPinned, pinObject, textRegion } from './load.ts';
 import { describeTcxLink, detachLink } from './tcx-link.ts';
 
@@ -27,17 +29,35 @@ const BPF_FS_MAGIC = 0xcafe_4a11;
 /** The source of our mounts in /proc/self/mountinfo: we unmount no other. */
 const mountSource = 'microperimeter';
 const directoryName = /^\d+-.+$/;
-const pinName = /^(?:egress|ingress)-\d+$/;
+const pinNames: Readonly<Record<Owner, RegExp>> = {
+  agent: /^(?:egress|ingress)-\d+$/,
+  guard: /^guard-(?:egress|ingress)-\d+$/,
+};
+
+export function pinPrefix(owner: Owner, hook: Hook): string {
+  return owner === 'agent' ? hook : `guard-${hook}`;
+}
+
+/** `eth0 egress`: where the link that is pinned at `path` is. */
+export function pinPlace(path: string): string {
+  const [, name, hook] = /\/\d+-([^/]+)\/(?:guard-)?(\w+)-\d+$/.exec(path) ?? [];
+  return `${name} ${hook}`;
+}
 
 /**
  * Give a link a name, by which it outlives its descriptors. Returns the path. Throws SystemError.
  */
-export function pinLink(link: Fd, directory: string, interfaceName: string, hook: Hook): string {
+export function pinLink(
+  link: Fd,
+  directory: string,
+  interfaceName: string,
+  prefix: string,
+): string {
   preparePinDirectory(directory);
   const home = `${directory}/${namespaceNumber()}-${interfaceName}`;
   mkdirSync(home, { recursive: true, mode: 0o700 });
   // The kernel never gives a link's number again, so the name cannot be a dead run's.
-  const path = `${home}/${hook}-${describeTcxLink(link)?.id}`;
+  const path = `${home}/${prefix}-${describeTcxLink(link)?.id}`;
   pinObject(link, path);
   return path;
 }
@@ -74,13 +94,13 @@ function entries(directory: string): string[] {
  * Paths of the links pinned for this thread's network namespace, and of those of any other whose
  * interface is gone: they hold nothing any more.
  */
-export function leftoverPins(directory: string): string[] {
+export function leftoverPins(directory: string, owner: Owner): string[] {
   const own = `${namespaceNumber()}-`;
   return entries(directory)
     .filter((name) => directoryName.test(name))
     .flatMap((name) =>
       entries(`${directory}/${name}`)
-        .filter((pin) => pinName.test(pin))
+        .filter((pin) => pinNames[owner].test(pin))
         .map((pin) => `${directory}/${name}/${pin}`)
         .filter((path) => name.startsWith(own) || isDead(path)),
     );

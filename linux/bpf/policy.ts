@@ -44,15 +44,8 @@ export type Acceleration = {
   readonly flows: number;
 };
 
-/** Immutable; everything in it becomes constants in the programs. */
-export type SteeringPolicy = {
-  /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
-  readonly interfaces: readonly SteeringInterface[];
-  readonly tun: {
-    /** Any one of its queues. */
-    readonly fd: number;
-    readonly index: number;
-  };
+/** What is never redirected, and passes the boot guard, too. */
+export type Exclusions = {
   /** Where tunnel packets go to. */
   readonly firewalls: readonly Endpoint4[];
   /** Local UDP port that tunnel packets come to. */
@@ -65,7 +58,20 @@ export type SteeringPolicy = {
   /** Directed broadcast addresses of the interfaces. */
   readonly broadcasts: readonly Address4[];
   readonly ipv6: 'pass' | 'drop';
+};
+
+/** Immutable; everything in it becomes constants in the programs. */
+export type SteeringPolicy = Exclusions & {
+  /** The position in this list is the interface's ordinal, of which the queue numbers are made. */
+  readonly interfaces: readonly SteeringInterface[];
+  readonly tun: {
+    /** Any one of its queues. */
+    readonly fd: number;
+    readonly index: number;
+  };
   readonly onAgentFailure: 'pass' | 'drop';
+  /** Until the data path has given its first heartbeat; 'pass': what `onAgentFailure` says. */
+  readonly onBoot: 'pass' | 'drop';
   /** A heartbeat older than this is an agent that failed; at most 30 minutes. */
   readonly heartbeatTimeoutMs: number;
   /** How the programs carry established flows themselves; undefined: the engine carries all. */
@@ -105,7 +111,8 @@ export const queueMask = 0x0000_0fff;
  *     8   u32  mode (SteeringMode of engine/io.ts)
  *     12  u32  generation of remembered verdicts
  *     16  u32  generation of the policy in force: of networks that pass
- *     20  u32  epoch last given to a flow that the programs carry (linux/acceleration.ts)
+ *     20  u32  epoch last given to a flow that the programs carry (linux/carrier.ts)
+ *     24  u32  not 0: nothing is carried any more
  *     64  16 firewalls, as the programs send to them: see carriedPeer
  *
  * A double of 2^52 + n has n in its low 52 bits as they are, so that one aligned store of a Number
@@ -119,6 +126,7 @@ export const controlPage = {
   generation: 12,
   policyGeneration: 16,
   epoch: 20,
+  carryOff: 24,
   peers: 64,
 } as const;
 /**
@@ -225,12 +233,14 @@ export const CounterKind = {
   droppedQueue: 10,
   /** Went on: to or from a network all of whose connections pass. */
   passedNetwork: 11,
+  /** Dropped: the data path has not given a heartbeat yet. */
+  droppedStarting: 12,
   /** Sent to the firewall by the programs themselves. */
-  carriedOut: 12,
+  carriedOut: 13,
   /** From the firewall, put on the network by the programs themselves. */
-  carriedBack: 13,
+  carriedBack: 14,
   /** Dropped: the packet could not be written to. */
-  droppedCarried: 14,
+  droppedCarried: 15,
 } as const;
 export type CounterKind = (typeof CounterKind)[keyof typeof CounterKind];
 export type CounterName = keyof typeof CounterKind;

@@ -79,7 +79,9 @@ function queryHook(
 }
 
 /** What a descriptor of a link says of itself; null when it is not a TCX link. */
-export function describeTcxLink(link: Fd): { id: number; interfaceIndex: number } | null {
+export function describeTcxLink(
+  link: Fd,
+): { id: number; program: number; interfaceIndex: number } | null {
   const info = allocate(linkInfo.size);
   const { address, view } = allocate(infoByFd.size);
   view.setUint32(infoByFd.bpf_fd, link, LITTLE_ENDIAN);
@@ -89,6 +91,7 @@ export function describeTcxLink(link: Fd): { id: number; interfaceIndex: number 
   if (info.view.getUint32(linkInfo.type, LITTLE_ENDIAN) !== BPF_LINK_TYPE_TCX) return null;
   return {
     id: info.view.getUint32(linkInfo.id, LITTLE_ENDIAN),
+    program: info.view.getUint32(linkInfo.prog_id, LITTLE_ENDIAN),
     interfaceIndex: info.view.getUint32(linkInfo.ifindex, LITTLE_ENDIAN),
   };
 }

@@ -1,7 +1,8 @@
 /** What the bench makes of numbers and of other programs' output. */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { documentFile, insertFigures, readResults, renderFigures } from '../../bench/figures.ts';
+import { renderClassifier } from '../../bench/classifier-figures.ts';
+import { documents, insertFigures, readResults, renderFigures } from '../../bench/figures.ts';
 import {
   parseIdleTicks,
   parseIperf,
@@ -128,10 +129,33 @@ t.test('the document shows the latest recorded run', async (t) => {
   t.match(figures, '| TCP 1 flow out, Gbit/s | 4.00 ±2 % |');
   t.notMatch(figures, '1.00');
   t.throws(() => insertFigures('no markers', figures), /has no place for figures/);
-  const document = readFileSync(documentFile, 'utf8');
-  t.equal(
-    insertFigures(document, renderFigures(readResults())),
-    document,
-    'docs/performance.md agrees with the results; else run node dist/bench/figures.js',
-  );
+  for (const [file, render] of Object.entries(documents)) {
+    const document = readFileSync(file, 'utf8');
+    t.equal(
+      insertFigures(document, render(readResults())),
+      document,
+      `${file} agrees with the results; else run node dist/bench/figures.js`,
+    );
+  }
+});
+
+t.test('of the classifier, what was recorded last of each set', async (t) => {
+  const line = (set: string, name: string, value: number) =>
+    JSON.stringify({
+      ...{ bench: 'classify', name, value, commit: 'abc', node: 'v20', cpu: 'a CPU' },
+      ...{ date: '2026-02-02T00', parameters: { set, rules: 950, load: 0.25 } },
+    });
+  const results = [
+    line('fw1_1k', 'lookups', 10e6),
+    line('fw1_1k', 'lookups', 20.04e6),
+    line('acl9', 'lookups', 5e6),
+    line('fw1_1k', 'memory', 1 << 19),
+    line('fw1_1k', 'compile', 7.4),
+  ].join('\n');
+  const text = renderClassifier(`${results}\n`);
+  t.match(text, '2026-02-02, commit abc, a CPU, Node v20; load of the machine');
+  t.match(text, '| fw1_1k | 950 | 20.0 | 0.0 | 0.50 | 7 |  | 32.1 |');
+  t.ok(text.indexOf('| acl9') < text.indexOf('| fw1_1k'), 'of one size, by name');
+  t.notMatch(text, '10.0');
+  t.equal(renderClassifier(''), 'No run has been recorded yet.');
 });

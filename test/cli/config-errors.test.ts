@@ -248,7 +248,10 @@ const rows: [text: string, problem: string][] = [
     file({ x: 'policy: { onFirewallDown: stop }' }),
     'f:6:27: policy.onFirewallDown: must be pass or drop, not "stop"',
   ],
-  [file({ x: 'policy: { onBoot: drop }' }), 'f:6:11: policy.onBoot: not supported yet: '],
+  [
+    file({ x: 'policy: { onBoot: drop }' }),
+    'f:6:19: policy.onBoot: drop needs workload.interfaces: at boot there is no default route',
+  ],
   [
     file({ x: 'limits: { workers: 2 }' }),
     'f:6:11: limits.workers: not supported yet: there is exactly one',

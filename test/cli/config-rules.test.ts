@@ -279,3 +279,29 @@ t.test('no text crashes the reader, and every problem has its place', async (t) 
   );
   t.pass('crashes would have thrown');
 });
+
+t.test('keys of the flow log that change nothing are warned of', (t) => {
+  const logged = 'rules: [{ action: pass }, { action: drop, log: true }]';
+  const rows: [text: string, warnings: string[]][] = [
+    ['log: { flows: /f }', []],
+    [`log: { flows: /f, which: rules }\n${logged}`, []],
+    ['log: { which: rules }', ['log.which: has no effect without log.flows']],
+    [
+      'log: { flows: /f, which: rules }',
+      ['log.which: no rule has log: true, so the flow log stays empty'],
+    ],
+    [
+      `log: { flows: /f }\n${logged}`,
+      ['rules[1].log: has no effect without log.flows and log.which: rules'],
+    ],
+  ];
+  for (const [text, expected] of rows) {
+    const { warnings } = readConfig(file({ x: text }), 'f');
+    t.same(
+      warnings.map(({ key, message }) => `${key}: ${message}`),
+      expected,
+      text,
+    );
+  }
+  t.end();
+});

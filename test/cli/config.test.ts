@@ -77,15 +77,15 @@ policy:
   onTelemetryLoss: drop
   onFirewallDown: drop
   onAgentFailure: drop
-  onBoot: pass
+  onBoot: drop
   established: reset
 sets: {}
 default: pass
 rules: []
 acceleration: kernel
-limits: { flows: 64, acceleratedFlows: 128, workers: 1 }
+limits: { flows: 64, acceleratedFlows: 128, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
-log: { level: debug, format: json, flows: /var/log/flows.ndjson }
+log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
     'f',
   );
@@ -151,14 +151,15 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson }
       onTelemetryLoss: 'drop',
       onFirewallDown: 'drop',
       onAgentFailure: 'drop',
+      onBoot: 'drop',
       established: 'reset',
     },
     default: 'pass',
     rules: [],
     acceleration: 'kernel',
-    limits: { flows: 64, acceleratedFlows: 128, workers: 1 },
+    limits: { flows: 64, acceleratedFlows: 128, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
-    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson' },
+    log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });
 });
 

@@ -11,7 +11,7 @@ import { drawExplanation } from '../../cli/explain/draw.ts';
 import { type Connection, formatRange, missOf } from '../../cli/explain/misses.ts';
 import { parseTuple } from '../../cli/explain/tuple.ts';
 import { noRule } from '../../engine/classifier/rules.ts';
-import { parseAddress } from '../../parsers/text.ts';
+import { formatAddress, parseAddress } from '../../parsers/text.ts';
 import { file } from './config-file.ts';
 
 const policy = `workload: { management: [192.0.2.10, "tcp:198.51.100.0/24:22"] }
@@ -235,4 +235,29 @@ t.test('the command', async (t) => {
   t.match(run(...arrow, '--local', 'here'), { status: 2, stderr: /--local: here is no address/ });
   t.match(run(), { status: 2, stderr: /a connection or --pcap FILE, one of the two/ });
   t.match(run('--pcap', '/nonexistent'), { status: 2, stderr: /cannot be read: ENOENT/ });
+});
+
+t.test('rules that are scanned: explain says so', async (t) => {
+  const range = (i: number, limit: number) => {
+    const ends = [i * i + 7, i * i + 99].map((n) => (Math.imul(n, 0x9e3779b1) >>> 0) % limit);
+    return [Math.min(...ends), Math.max(...ends)];
+  };
+  const rules = Array.from({ length: 250 }, (_, i) => {
+    const addresses = (n: number) =>
+      range(n, 2 ** 32)
+        .map(formatAddress)
+        .join('-');
+    const ports = (n: number) => range(n, 65536).join('-');
+    const ends = `local: ${addresses(i)}, remote: ${addresses(i + 300)}`;
+    return `  - { ${ends}, localPort: ${ports(i + 600)}, remotePort: ${ports(i + 900)}, action: drop }`;
+  });
+  const crossing = file({ x: `rules:\n${rules.join('\n')}` });
+  const explain = (text: string, words: string) =>
+    new Decider(readConfig(text, 'f'), links).explain(connection(words, 0), undefined);
+  const words = 'icmp 10.1.0.9 10.2.0.7';
+  t.match(
+    drawExplanation(explain(crossing, words), false),
+    /looked up in +all 250 rules one after the other: their ranges cross too much for a trie\n/,
+  );
+  t.notMatch(drawExplanation(explain(text, words), false), /looked up in/);
 });

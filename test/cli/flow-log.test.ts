@@ -2,11 +2,18 @@
 import { readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { parseConfig } from '../../cli/config/parse.ts';
 import { FlowLog } from '../../cli/flow-log.ts';
+import { builtInsOf } from '../../cli/host-policy.ts';
+import { noLinks } from '../../cli/links.ts';
+import { buildPolicy } from '../../cli/policy.ts';
+import { builtInRule, isLogged } from '../../engine/classifier/lookup.ts';
+import { noRule } from '../../engine/classifier/rules.ts';
 import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { FlowEnd, flowLogByteLength } from '../../engine/flow-log.ts';
 import { Flows, OnFailure, Verdict } from '../../engine/flows.ts';
 import { address, TCP } from '../support/packets.ts';
+import { file } from './config-file.ts';
 
 const local = address('10.1.0.10');
 const remote = address('10.2.0.20');
@@ -160,4 +167,28 @@ t.test('a full disk costs lines and is told once', async (t) => {
   t.equal(failures.length, 1);
   t.match(failures[0], /ENOSPC/);
   t.match(log.status(), { lines: 0, lost: 3 });
+});
+
+t.test('which flows: all, or those of rules that say so', async (t) => {
+  const rules = 'rules: [{ action: pass }, { action: drop, log: true }]';
+  const which = (words: string) => {
+    const config = parseConfig(file({ x: `log: { flows: /f${words} }\n${rules}` }), 'f');
+    const policy = buildPolicy(config, builtInsOf(config, noLinks), 1);
+    return [0, 1, noRule, builtInRule].map((rule) => isLogged(policy, rule));
+  };
+  t.same(which(''), [1, 1, 1, 1]);
+  t.same(which(', which: rules'), [0, 1, 0, 0]);
+
+  const { begin, flows, lines, log } = open(t, 64);
+  const silent = begin(1);
+  flows.restart(silent, 0, Verdict.Redirect, 100);
+  flows.describe(silent, 3, 1, OnFailure.Inherit, 1, 0, 0);
+  flows.remove(silent, FlowEnd.Idle);
+  flows.remove(begin(2), FlowEnd.Idle);
+  log.close();
+  t.same(
+    lines().map(({ event, localPort }) => `${event} ${localPort}`),
+    ['start 1', 'end 1', 'start 2', 'end 2'],
+    'what begins again without the log ended in it, and is not heard of any more',
+  );
 });

@@ -75,7 +75,7 @@ const badShape: string[] = [
   file({ x: 'default: allow' }),
   file({ x: 'policy: { mode: watch }' }),
   file({ x: 'policy: { rollout: 10 }' }),
-  file({ x: 'policy: { onBoot: drop }' }),
+  file({ x: 'policy: { onBoot: redirect }' }),
   file({ x: 'telemetry: { interval: 5 }' }),
   file({ x: 'log: { level: loud }' }),
   file({ x: 'tunnel: { gwlb: { endpointId: "17" } }' }),
@@ -84,6 +84,7 @@ const badShape: string[] = [
 
 /** What only the reader can see. */
 const badMeaning: string[] = [
+  file({ x: 'policy: { onBoot: drop }' }),
   file({ x: 'rules: [{ action: pass, remote: $a }]' }),
   file({ x: 'rules: [{ action: pass, firewall: fw-b }]' }),
   file({ x: 'ha: { probe: { kind: tcp } }' }),

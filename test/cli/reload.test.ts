@@ -49,6 +49,12 @@ t.test('what a change of the file changes, in words', async (t) => {
       [],
     ],
     [
+      file({ x: 'log: { flows: /var/log/f }' }),
+      file({ x: 'log: { flows: /var/log/f, which: rules }' }),
+      ['log.which: all -> rules'],
+      [],
+    ],
+    [
       file(),
       file({ x: 'workload: { management: [10.0.0.1] }' }),
       ['workload.management: changed'],
@@ -98,7 +104,10 @@ t.test('all or nothing, one after the other', async (t) => {
   const reloader = new Reloader(
     path,
     (await compileInThread(path, undefined)).next!.source,
-    createLogger({ level: 'error', format: 'json', flows: '' }).child({}, { level: 'silent' }),
+    createLogger({ level: 'error', format: 'json', flows: '', which: 'all' }).child(
+      {},
+      { level: 'silent' },
+    ),
     compileInThread,
     async ({ settings }) => {
       t.equal(++atWork, 1, 'one at a time');

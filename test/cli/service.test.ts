@@ -9,7 +9,7 @@ import { openNotifySocket } from '../support/notify-socket.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'mp-service-'));
 t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-const logger = createLogger({ level: 'error', format: 'json', flows: '' });
+const logger = createLogger({ level: 'error', format: 'json', flows: '', which: 'all' });
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 t.test('what is sent is what the manager reads', async (t) => {

@@ -26,6 +26,7 @@ export async function tunnelSocketContract(t: Test, rig: SocketRig): Promise<voi
   await receiveContract(t, rig);
   await sendContract(t, rig);
   await segmentContract(t, rig);
+  await rowContract(t, rig);
   await limitContract(t, rig);
 }
 
@@ -100,6 +101,27 @@ async function segmentContract(t: Test, { socket, arena, peer, sent }: SocketRig
   );
   const joined = Buffer.concat(datagrams.map((datagram) => datagram.payload));
   t.equal(Buffer.compare(joined, payload), 0, 'that are the pieces as they follow each other');
+}
+
+/** Datagrams of one size in a row may go as one send, which nobody can tell from many. */
+async function rowContract(t: Test, { socket, arena, peer, sent }: SocketRig): Promise<void> {
+  const pieces = createPieces();
+  // As many as the smallest queue takes: a row that a shorter one ends, and one alone.
+  const payloads = [200, 200, 120, 200].map((length, seed) => pattern(length, seed));
+  for (const [index, payload] of payloads.entries()) {
+    const at = arena.scratchAt + index * 1000;
+    arena.bytes.set(payload, at);
+    pieces.count = 0;
+    addPiece(pieces, at, 8);
+    addPiece(pieces, at + 8, payload.length - 8);
+    t.ok(socket.queue(pieces, 0, peer, 5, 0), 'there is room');
+  }
+  t.equal(socket.flush(), 4, 'each counts');
+  t.same([...socket.results.subarray(0, 4)], [0, 0, 0, 0], 'and has a fate');
+  const datagrams = await sent(4);
+  for (const [index, payload] of payloads.entries()) {
+    t.equal(Buffer.compare(datagrams[index].payload, payload), 0, `number ${index} is itself`);
+  }
 }
 
 async function limitContract(t: Test, { socket, arena, peer, sent }: SocketRig): Promise<void> {

@@ -43,6 +43,8 @@ const known: readonly [RegExp, How][] = [
     /^systemctl (enable --now|status|reload) microperimeter$/,
     { testedBy: 'test/packaging/service-unit.test.ts' },
   ],
+  [/^systemctl enable microperimeter-guard$/, { testedBy: 'test/packaging/service-unit.test.ts' }],
+  [/^microperimeter guard (status|disarm)$/, { testedBy: 'test/net/guard.test.ts' }],
   [
     /^microperimeter check \/etc\/microperimeter\/config\.yaml$/,
     { run: 'check packaging/config.yaml', code: 0 },

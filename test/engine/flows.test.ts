@@ -221,13 +221,32 @@ t.test('cookies differ and change when a connection begins again', async (t) => 
 
 t.test('later fragments find the flow of their first one, for a bounded time', async (t) => {
   const fragments = new Fragments(16);
-  fragments.remember(local, remote, 7, 17, 3, 100);
+  fragments.remember(local, remote, 7, 17, 3, 55, 1, 100);
   t.equal(fragments.find(local, remote, 7, 17, 100), 3);
   t.equal(fragments.find(local, remote, 7, 17, 400), 3);
   t.equal(fragments.find(local, remote, 7, 17, 401), -1, 'too old');
   t.equal(fragments.find(local, remote, 8, 17, 100), -1, 'another datagram');
   t.equal(fragments.find(local, remote, 7, 6, 100), -1, 'another protocol');
   t.equal(fragments.find(remote, local, 7, 17, 100), -1, 'the other direction');
-  for (let id = 100; id < 200; id++) fragments.remember(local, remote, id, 17, id, id);
+  for (let id = 100; id < 200; id++) fragments.remember(local, remote, id, 17, id, id, 0, id);
   t.equal(fragments.find(local, remote, 199, 17, 199), 199, 'the newest always fits');
+  t.same([fragments.cookie, fragments.sourceIsA], [199, 0]);
+});
+
+t.test("a record that serves another connection by now is not the datagram's", async (t) => {
+  const flows = createFlows(1);
+  flows.find(local, remote, 1, 80, 17);
+  const flow = flows.insert(egress, 0, Verdict.Redirect, 0);
+  const cookie = flows.cookie[flow];
+  flows.find(remote, local, 80, 1, 17);
+  t.ok(flows.select(flow, cookie, 1));
+  t.equal(flows.sourceIsA, 1);
+  t.ok(flows.select(flow, cookie, 0));
+  t.equal(flows.sourceIsA, 0);
+  flows.remove(flow, FlowEnd.Evicted);
+  t.notOk(flows.select(flow, cookie, 1), 'ended');
+  // Between the same addresses, as another of the same pair of hosts would be.
+  flows.find(local, remote, 2, 80, 17);
+  t.equal(flows.insert(egress, 0, Verdict.Redirect, 0), flow, 'the same record');
+  t.notOk(flows.select(flow, cookie, 1), 'of another flow');
 });

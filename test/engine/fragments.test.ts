@@ -1,7 +1,7 @@
 /** Fragments out of order: those that come before their first one wait for it. */
 import t from 'tap';
 import { HeldFragments, heldSlotLength, heldSlots } from '../../engine/held-fragments.ts';
-import { back, headerLength, out, startEngine } from '../support/engine.ts';
+import { back, headerLength, out, startEngine, workload } from '../support/engine.ts';
 import { address, fragments, udp } from '../support/packets.ts';
 
 const source = address('10.1.0.10');
@@ -107,6 +107,26 @@ t.test('redirecting: fragments in reverse order follow their first one', async (
   t.same(path.counts(), { redirected: 3 });
   path.egress(later[0]);
   t.equal(path.io.socket.sent.length, 4, 'one that comes again is known');
+});
+
+t.test('source and destination are equal: the ports alone tell the direction', async (t) => {
+  const self = { source: workload, target: workload };
+  for (const [from, to] of [
+    [5, 6],
+    [6, 5],
+  ] as const) {
+    const path = startEngine();
+    const whole = udp(self, from, to, Buffer.alloc(4000, 'xyz'));
+    const parts = fragments(whole, 1400, self);
+    for (const part of parts) path.egress(part);
+    path.answer(path.io.socket.sent.map(({ bytes }) => bytes).slice(0, 1));
+    for (const { bytes } of path.io.socket.sent.slice(1)) path.answer([bytes]);
+    t.same(
+      path.io.egress.written.map(({ bytes }) => bytes),
+      parts,
+      `from ${from} to ${to}`,
+    );
+  }
 });
 
 t.test('reinjecting: so do those that the firewall returns', async (t) => {

@@ -3,8 +3,8 @@
  * of the kernel, malformed packets. Each under its own reason.
  */
 import t from 'tap';
-import { OnFailure } from '../../engine/flows.ts';
-import { GateCause } from '../../engine/gate.ts';
+import { OnFailure, Verdict } from '../../engine/flows.ts';
+import { createGates, GateCause } from '../../engine/gate.ts';
 import { KernelVerdict, SteeringMode } from '../../engine/io.ts';
 import { Reason, reasonKinds } from '../../parsers/reason.ts';
 import {
@@ -12,6 +12,7 @@ import {
   firewall,
   out,
   overhead,
+  rule,
   server,
   startEngine,
   syn,
@@ -120,6 +121,41 @@ t.test('before the first telemetry everything passes, also with drop', async (t)
   path.gate.close(GateCause.Starting);
   path.egress(syn());
   t.same(path.counts(), { 'passed-gate-closed': 1 });
+});
+
+t.test('a clock that jumps, as after a suspended night, only lets the lease run out', async (t) => {
+  const path = startEngine({ onTelemetryLoss: OnFailure.Drop });
+  const { gate, io, loop } = path;
+  gate.renew(io.clock.nowMs + 10_000);
+  path.egress(syn());
+  t.equal(io.socket.sent.length, 1);
+  io.clock.nowMs += 12 * 3_600_000;
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.Drop, 'closed, whatever was promised yesterday');
+  t.equal(io.steering.heartbeatMs, io.clock.nowMs, 'and alive');
+  gate.renew(io.clock.nowMs + 10_000);
+  path.egress(syn());
+  t.equal(io.steering.mode, SteeringMode.Redirect, 'open again');
+  t.equal(io.socket.sent.length, 2);
+});
+
+t.test('onBoot: drop holds until the gate opens for the first time, without grace', async (t) => {
+  const parts = { onBoot: OnFailure.Drop, onTelemetryLoss: OnFailure.Pass };
+  const path = startEngine(parts, [rule({ verdict: Verdict.Redirect, onFailure: 'pass' })]);
+  const { gate, io, loop } = path;
+  const [fresh] = createGates(1);
+  new Int32Array(gate.shared).set(new Int32Array(fresh!.shared));
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.Drop, 'starting');
+  gate.close(GateCause.TelemetryUnreachable);
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.Drop, 'its grace is over');
+  gate.renew(io.clock.nowMs + 1000);
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.Redirect, 'open');
+  io.clock.nowMs += 2000;
+  loop.breathe();
+  t.equal(io.steering.mode, SteeringMode.RedirectAll, 'from then on the others decide');
 });
 
 t.test('nothing forged is put on the network', async (t) => {

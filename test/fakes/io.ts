@@ -90,6 +90,7 @@ export type SentDatagram = { bytes: Buffer; peer: number; entropy: number; tos: 
 
 export class FakeSocket implements TunnelSocket {
   readonly results = new Int32Array(1024);
+  segmentation = true;
   /** Datagrams as they would be on the wire. */
   readonly sent: SentDatagram[] = [];
   readonly inbox: { bytes: Uint8Array; source: number; segmentSize?: number }[] = [];
@@ -266,8 +267,9 @@ export function createFakeIo(arena: Arena): FakeIo {
     carrier: new FakeCarrier(),
     clock,
     readiness: {
-      wait(timeoutMs: number): void {
+      wait(timeoutMs: number): boolean {
         clock.nowMs += timeoutMs;
+        return false;
       },
     },
   };

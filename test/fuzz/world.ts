@@ -144,6 +144,7 @@ class FuzzDevice implements PacketDevice {
 type Queued = { at: number[]; length: number[]; segmentSize: number; peer: number; tos: number };
 
 class FuzzSocket implements TunnelSocket {
+  readonly segmentation = true;
   readonly results = new Int32Array(8);
   readonly inbox: { bytes: Buffer; source: number; segmentSize: number; reason: Reason }[] = [];
   readonly sent: Sent[] = [];
@@ -231,7 +232,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   socket.mtu = options.mtu;
   const clock = new FakeClock();
   const steering = new FakeSteering();
-  const readiness = { wait: () => {} };
+  const readiness = { wait: () => false };
   const encapsulation = createGeneve({
     port: 6081,
     vni: 48813,

@@ -1,12 +1,12 @@
 import { constants } from 'node:os';
 import t from 'tap';
-import { decodeSegmentSize } from '../../linux/udp-receive.ts';
+import { socketReason } from '../../linux/udp-errors.ts';
 import {
-  socketReason,
   writeControlHeaders,
   writeControlValues,
   writeSocketAddress,
-} from '../../linux/udp-send.ts';
+} from '../../linux/udp-message.ts';
+import { decodeSegmentSize } from '../../linux/udp-receive.ts';
 import { Reason } from '../../parsers/reason.ts';
 
 /** A control message: cmsg_len (8), cmsg_level (4), cmsg_type (4), an int. */
@@ -77,6 +77,7 @@ t.test("what the socket's errno means for the datagram", async (t) => {
     [EHOSTUNREACH, Reason.SocketUnreachable],
     [ENETDOWN, Reason.SocketUnreachable],
     [112, Reason.SocketUnreachable],
+    [constants.errno.EDESTADDRREQ, Reason.SocketUnreachable],
     [EMSGSIZE, Reason.SocketTooBig],
     [EPERM, Reason.SocketRefused],
     [EINVAL, Reason.SocketRefused],

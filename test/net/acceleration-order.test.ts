@@ -7,13 +7,13 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import type { StreamReport } from '../../bench/load/numbered-stream.ts';
 import { type Agent, gateBoundMs } from '../../lab/agent.ts';
 import { pause, run, start, until } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { startIperfServer } from '../../lab/traffic.ts';
 import { type Hairpin, shell, startHairpin } from '../support/hairpin.ts';
 import { udp } from '../support/packets.ts';
-import type { StreamReport } from './udp-stream.ts';
 
 const { firewall, server, workload } = addresses;
 const program = (name: string) => fileURLToPath(new URL(`./${name}.js`, import.meta.url));
@@ -29,7 +29,7 @@ async function startAll(t: Test): Promise<{ hairpin: Hairpin; agent: Agent }> {
 
 /** Asked, it tells of the time since it was asked last. */
 async function startStream(t: Test, { topology }: Hairpin): Promise<() => Promise<StreamReport>> {
-  const stream = program('udp-stream');
+  const stream = program('../../bench/load/numbered-stream');
   const echo = start(topology.server, process.execPath, [stream, 'echo', '7000']);
   await until('the echo listens', 5000, () => echo.output.includes('ready'));
   const reports: StreamReport[] = [];

@@ -74,7 +74,7 @@ t.test('a refused program throws with what the verifier said', async (t) => {
 const skip = !hasTcx() && 'kernel has no TCX';
 t.test('an interface that does not exist is not a missing feature', { skip }, async (t) => {
   const program = loadProgram(tc([mov.imm(R0, 0), exit()]), {});
-  const error = t.throws(() => tcx.attach(program, 0x7fff_ffff, 'ingress')) as SystemError;
+  const error = t.throws(() => tcx.attach(program, 0x7fff_ffff, 'ingress', 'agent')) as SystemError;
   t.match(error, { code: 'ERR_SYSTEM_CALL', message: /ENODEV/ });
   close(program);
 });

@@ -75,6 +75,7 @@ function policyOf(settings: Tunnel): SteeringPolicy {
     broadcasts: [],
     ipv6: 'pass',
     onAgentFailure: 'pass',
+    onBoot: 'pass',
     heartbeatTimeoutMs: 700,
     acceleration: { tunnel: tunnelTemplateOf(settings), flows: capacity },
     pinDirectory: '/nowhere',

@@ -25,7 +25,7 @@ import {
 const tc = (command: string) => workload.must('tc', command.split(' '));
 const talk = () => echoes('udp', workload, peer, '10.77.0.2', [5000, 6000]);
 const ping = () => pings(workload, '10.77.0.2');
-const release = () => insideNamespace(workload.path, () => releaseLeftovers(pinDirectory));
+const release = () => insideNamespace(workload.path, () => releaseLeftovers(pinDirectory, 'agent'));
 
 /** Classic programs: ICMP is dropped and the rest goes on; everything is accepted. */
 const dropPing = 'bpf da bytecode 4,48 0 0 23,21 0 1 1,6 0 0 2,6 0 0 4294967295,';
@@ -114,7 +114,7 @@ t.test('filters of a killed agent let pass, and are found by their names', async
 
   const other = await Agent.start('clsact', { interfaceNames: ['eth0', 'eth1'] });
   await other.end('SIGKILL');
-  t.equal(releaseLeftovers(pinDirectory), 0, 'another network namespace is let alone');
+  t.equal(releaseLeftovers(pinDirectory, 'agent'), 0, 'another network namespace is let alone');
   t.equal(release(), 4, 'an operator removes them by hand');
   t.equal(release(), 0);
   t.same(shown(), untouched);
@@ -126,7 +126,7 @@ t.test('what cannot be first is refused in words', async (t) => {
     const program = loadProgram({ name: 'mp_test', type: BPF_PROG_TYPE_SCHED_CLS, items }, {});
     const [link] = JSON.parse(workload.ip('-j link show eth0'));
     try {
-      insideNamespace(workload.path, () => clsact.attach(program, link.ifindex, hook));
+      insideNamespace(workload.path, () => clsact.attach(program, link.ifindex, hook, 'agent'));
     } finally {
       close(program);
     }
@@ -146,7 +146,9 @@ t.test('what cannot be first is refused in words', async (t) => {
     { name: 'mp_test', type: BPF_PROG_TYPE_SCHED_CLS, items: [mov.imm(R0, 0), exit()] },
     {},
   );
-  const nowhere = t.throws(() => clsact.attach(program, 0x7fff_ffff, 'ingress')) as SystemError;
+  const nowhere = t.throws(() =>
+    clsact.attach(program, 0x7fff_ffff, 'ingress', 'agent'),
+  ) as SystemError;
   t.match(nowhere, { code: 'ERR_SYSTEM_CALL', message: /ENODEV/ }, 'no interface');
   close(program);
   t.same(shown(), untouched);

@@ -32,7 +32,7 @@ export type MethodName = keyof typeof methods;
 export type Command =
   | { do: 'mode'; mode: SteeringMode }
   | { do: 'remember'; flow: [number, number, number, number, number]; verdict: KernelVerdict }
-  | { do: 'forgetAll' | 'counters' | 'stats' | 'detach' | 'closeTun' }
+  | { do: 'forgetAll' | 'counters' | 'missing' | 'stats' | 'detach' | 'closeTun' }
   | { do: 'heartbeat'; on: boolean }
   | { do: 'replace'; policy: AgentPolicy };
 /** By queue: packets, those larger than an MTU, and non-IPv4 ones. */
@@ -134,6 +134,8 @@ function obey(command: Command): unknown {
       return steering.adopt(1);
     case 'counters':
       return attached.readCounters();
+    case 'missing':
+      return attached.missing();
     case 'stats':
       return stats;
     case 'replace':

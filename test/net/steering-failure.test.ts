@@ -6,6 +6,7 @@ import { insideNamespace } from '../../linux/namespace.ts';
 import {
   basePolicy,
   echoes,
+  filters,
   forEachMethod,
   local,
   moved,
@@ -114,12 +115,43 @@ forEachMethod('programs outlive a killed agent until the next takes over', async
 
   await (await start(drop)).end('SIGKILL');
   t.notOk(await pings(workload, '10.77.0.2'));
-  const release = () => releaseLeftovers(pinDirectory);
+  const release = () => releaseLeftovers(pinDirectory, 'agent');
   t.equal(release(), 0, 'another network namespace is let alone');
   t.equal(insideNamespace(workload.path, release), 2, 'an operator removes them by hand');
   t.ok(await pings(workload, '10.77.0.2'));
   t.notOk(existsSync(pinDirectory));
 });
+
+forEachMethod(
+  'what others take away is missed, and put back by a replacement',
+  async (t, start) => {
+    for (const onAgentFailure of ['pass', 'drop'] as const) {
+      const agent = await start({ onAgentFailure });
+      t.same(await agent.tell({ do: 'missing' }), []);
+      workload.ip('link set eth0 name gone');
+      workload.ip('link add eth0 type veth peer name other');
+      workload.ip('link del eth0');
+      workload.ip('link set gone name eth0');
+      t.same(await agent.tell({ do: 'missing' }), [], 'a change of name is none');
+      if (filters('eth0', 'egress').length > 0) {
+        workload.must('tc', ['qdisc', 'del', 'dev', 'eth0', 'clsact']);
+      } else {
+        const file = `${process.cwd()}/dist/test/net/tcx-intruder.js`;
+        workload.must(process.execPath, [file, 'detach']);
+      }
+      const missing = (await agent.tell({ do: 'missing' })) as object[];
+      t.match(missing[0], { interfaceName: 'eth0', hook: 'egress' });
+      await agent.tell({ do: 'replace', policy: { ...basePolicy, onAgentFailure } });
+      t.same(await agent.tell({ do: 'missing' }), []);
+      t.match(hooks(), [1, 1, 1]);
+      t.match(await moved(agent, () => pings(workload, '10.77.0.2')), { redirected: 4 });
+      await agent.tell({ do: 'detach' });
+      t.match(hooks(), [0, 0, 0]);
+      t.notOk(existsSync(pinDirectory));
+      await agent.end();
+    }
+  },
+);
 
 forEachMethod('nothing is left', async (t, start) => {
   for (const onAgentFailure of ['pass', 'drop'] as const) {

@@ -60,6 +60,7 @@ export const basePolicy: AgentPolicy = {
   broadcasts: [address('10.77.0.255')],
   ipv6: 'pass',
   onAgentFailure: 'pass',
+  onBoot: 'pass',
   heartbeatTimeoutMs: 300,
   acceleration: undefined,
   pinDirectory,

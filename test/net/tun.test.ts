@@ -22,7 +22,7 @@ import { listInterfaces } from '../../linux/netlink.ts';
 import { allocate, check, close, connect, recv, send, socket } from '../../linux/syscall.ts';
 import { createTun, openTunQueue, type Tun } from '../../linux/tun.ts';
 import { createTunnelSockets, openTunnelSocket } from '../../linux/udp.ts';
-import { writeSocketAddress } from '../../linux/udp-send.ts';
+import { writeSocketAddress } from '../../linux/udp-message.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { addPiece, createPieces } from '../../tunnel/pieces.ts';
 import {

@@ -185,6 +185,39 @@ t.test('datagrams that the kernel joined come by one receive, from any port', as
   const got = arena.bytes.slice(at, at + 5100);
   const wanted = arena.bytes.slice(arena.scratchAt, arena.scratchAt + 5100);
   t.equal(Buffer.compare(got, wanted), 0);
+
+  // Nobody but the sender joins now: what comes joined left so.
+  router.must('ethtool', ['-K', 'eth1', 'gro', 'off']);
+  const rows: [lengths: number[], tos: number[], received: number[]][] = [
+    [[900, 900, 900], [0, 0, 0], [2700]],
+    [[900, 900, 500], [8, 8, 8], [2300]],
+    [
+      [900, 500, 900],
+      [0, 0, 0],
+      [1400, 900],
+    ],
+    [
+      [900, 901],
+      [0, 0],
+      [900, 901],
+    ],
+    [
+      [900, 900],
+      [0, 8],
+      [900, 900],
+    ],
+  ];
+  for (const [lengths, tos, received] of rows) {
+    for (const [index, length] of lengths.entries()) {
+      pieces.count = 0;
+      addPiece(pieces, arena.scratchAt, length);
+      sender.queue(pieces, 0, firewalls[0].address, 1, tos[index]);
+    }
+    sender.flush();
+    await sleep(50);
+    receiver.receive(batch);
+    t.same([...batch.length.subarray(0, batch.count)], received, `${lengths} with TOS ${tos}`);
+  }
 });
 
 t.test('a path that becomes narrower is a reason, and the new width is known', async (t) => {

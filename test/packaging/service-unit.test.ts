@@ -4,14 +4,17 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t from 'tap';
+import { parseDuration } from '../../cli/config/text.ts';
 import { ExitCode } from '../../cli/exit-codes.ts';
 import { pinDirectory } from '../../cli/host-policy.ts';
 import { defaults } from '../../engine/config.ts';
 
-const files = ['microperimeter.service', 'run-microperimeter-bpf.mount'].map(
-  (name) => `packaging/systemd/${name}`,
-);
-const [service, mount] = files.map((file) => readFileSync(file, 'utf8'));
+const files = [
+  'microperimeter.service',
+  'run-microperimeter-bpf.mount',
+  'microperimeter-guard.service',
+].map((name) => `packaging/systemd/${name}`);
+const [service, mount, guard] = files.map((file) => readFileSync(file, 'utf8'));
 
 /** The values of a key, in order. */
 function values(unit: string | undefined, key: string): string[] {
@@ -37,16 +40,32 @@ t.test('it is not started again for what a restart does not mend', async (t) => 
 t.test('nobody brings code into it', async (t) => {
   t.match(values(service, 'UnsetEnvironment'), [/\bNODE_OPTIONS\b/]);
   t.same(values(service, 'NoNewPrivileges'), ['yes']);
+  t.match(values(guard, 'UnsetEnvironment'), [/\bNODE_OPTIONS\b/]);
+});
+
+t.test('the guard is there before the network, and stays', async (t) => {
+  t.match(values(guard, 'Before')[0], 'network-pre.target');
+  t.match(values(guard, 'Wants')[0], 'network-pre.target', 'nobody else may want it');
+  t.match(values(guard, 'After')[0], basename(files[1]!), 'its pins have a place');
+  t.same(values(guard, 'DefaultDependencies'), ['no'], 'else it would come after the network');
+  t.same(values(guard, 'ExecStop'), [], 'a unit that is stopped opens nothing');
+  t.same(values(guard, 'RuntimeDirectoryPreserve'), ['yes']);
+  const [start = ''] = values(guard, 'ExecStart');
+  const [, ...words] = start.split(' ');
+  const config = words[words.indexOf('--config') + 1]!;
+  t.match(values(service, 'ExecStart')[0], config, 'by the same configuration');
+  const waitMs = parseDuration(words[words.indexOf('--wait') + 1]!)!;
+  t.ok(waitMs < 1000 * Number(values(guard, 'TimeoutStartSec')[0]), 'it ends by itself');
 });
 
 t.test('systemd understands every line', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'mp-unit-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   // It looks for the program, which is not installed here.
-  const program = service!.replace('ExecStart=/usr/bin/microperimeter', 'ExecStart=/bin/true');
   const copies = files.map((file) => join(directory, basename(file)));
-  writeFileSync(copies[0]!, program);
-  writeFileSync(copies[1]!, mount!);
+  for (const [index, unit] of [service, mount, guard].entries()) {
+    writeFileSync(copies[index]!, unit!.replace('=/usr/bin/microperimeter', '=/bin/true'));
+  }
   const { error, status, stderr } = spawnSync('systemd-analyze', ['verify', ...copies], {
     encoding: 'utf8',
   });

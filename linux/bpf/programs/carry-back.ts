@@ -5,7 +5,7 @@
  * 1. the engine lives and redirects
  * 2. outer lengths agree; the tunnel header is one that we write, byte for byte
  * 3. the inner packet's flow, with the direction that it went in
- * 4. it is carried; the cookie is its own; the outer destination is where its packets come from
+ * 4. it is carried, its firewall is used, the cookie is its own, the outer destination ours
  * 5. plain, by itself, nothing of it still on its way through the engine
  * 6. the outer headers off; egress: out by the flow's interface; ingress: in, as it stands
  *
@@ -265,6 +265,8 @@ function onlyItsOwn({ cookieMask, headers }: TunnelTemplate, toSocket: string): 
   return [
     ...cookie,
     ...findPeer(R5),
+    load16(R1, R5, carriedPeer.innerMtu),
+    jeq.imm(R1, 0, toSocket),
     load32(R1, R5, carriedPeer.source),
     load32(R2, R10, outerAt),
     jne.reg(R1, R2, toSocket),

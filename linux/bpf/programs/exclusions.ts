@@ -27,12 +27,12 @@ import {
   R10,
 } from '../asm.ts';
 import {
+  type Exclusions,
   flowKey,
   type ManagementException,
   networkHalf,
   networkWord,
   type Prefix4,
-  type SteeringPolicy,
 } from '../policy.ts';
 import { keyAt } from './frame.ts';
 
@@ -74,7 +74,7 @@ function unlessInside(at: number, prefix: Prefix4, target: string): Item[] {
  * By address alone. Multicast and broadcast count as destinations only: as a source they are
  * forged, and must not be a way around the firewall.
  */
-export function addressExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+export function addressExclusions(policy: Exclusions, direction: Direction): Item[] {
   const destination = direction === Direction.Egress ? remote : local;
   const hosts = policy.broadcasts.map((address): Prefix4 => ({ address, length: 32 }));
   return [
@@ -97,7 +97,7 @@ function wholePrefix(exception: ManagementException, next: string): Item[] {
 }
 
 /** Of fragments: those of UDP between us and a firewall. R8 holds the protocol. */
-export function fragmentExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+export function fragmentExclusions(policy: Exclusions, direction: Direction): Item[] {
   return [
     jne.imm(R8, IPPROTO_UDP, 'no-tunnel-fragment'),
     ...tunnelPeers(policy, direction).flatMap((peer) => whenInside(remote, peer, 'excluded')),
@@ -105,17 +105,25 @@ export function fragmentExclusions(policy: SteeringPolicy, direction: Direction)
   ];
 }
 
-function tunnelPeers(policy: SteeringPolicy, direction: Direction): Prefix4[] {
+function tunnelPeers(policy: Exclusions, direction: Direction): Prefix4[] {
   const firewalls = policy.firewalls.map(({ address }): Prefix4 => ({ address, length: 32 }));
   return direction === Direction.Egress ? firewalls : [...firewalls, ...policy.returnFrom];
 }
 
-/** By ports, of whole TCP and UDP packets. R8 holds the protocol. */
-export function portExclusions(policy: SteeringPolicy, direction: Direction): Item[] {
+/**
+ * By ports, of whole TCP and UDP packets. R8 holds the protocol.
+ *
+ * @param tunnel where to jump with what comes from the tunnel
+ */
+export function portExclusions(
+  policy: Exclusions,
+  direction: Direction,
+  tunnel = 'excluded',
+): Item[] {
   return [
     jne.imm(R8, IPPROTO_UDP, 'not-udp'),
     ...dhcp(),
-    ...(direction === Direction.Egress ? tunnelEgress(policy) : tunnelIngress(policy)),
+    ...(direction === Direction.Egress ? tunnelEgress(policy) : tunnelIngress(policy, tunnel)),
     label('not-udp'),
     jne.imm(R8, IPPROTO_TCP, 'not-tcp'),
     ...policy.telemetry.flatMap((endpoint, index) => [
@@ -147,7 +155,7 @@ function dhcp(): Item[] {
   ];
 }
 
-function tunnelEgress(policy: SteeringPolicy): Item[] {
+function tunnelEgress(policy: Exclusions): Item[] {
   return policy.firewalls.flatMap((firewall, index) => [
     ...unlessInside(remote, { address: firewall.address, length: 32 }, `firewall-${index}`),
     load16(R1, R10, remotePort),
@@ -156,8 +164,7 @@ function tunnelEgress(policy: SteeringPolicy): Item[] {
   ]);
 }
 
-function tunnelIngress(policy: SteeringPolicy): Item[] {
-  const target = policy.acceleration === undefined ? 'excluded' : 'from-tunnel';
+function tunnelIngress(policy: Exclusions, target: string): Item[] {
   return [
     load16(R1, R10, localPort),
     jne.imm(R1, networkHalf(policy.tunnelPort), 'not-tunnel'),

@@ -4,6 +4,7 @@ import {
   add,
   call,
   type Item,
+  jeq,
   jsgt,
   load64,
   loadConstant,
@@ -26,8 +27,10 @@ import {
  * The age of the heartbeat, signed: another processor may have written one that is newer than our
  * clock. A page that was never written is as old as can be. Policy.ts says how the heartbeat is
  * written. R9 becomes the control page.
+ *
+ * @param never where to jump before the first heartbeat; `target`, when it is not given
  */
-export function jumpUnlessAlive(policy: SteeringPolicy, target: string): Item[] {
+export function jumpUnlessAlive(policy: SteeringPolicy, target: string, never?: string): Item[] {
   return [
     call(helper.ktime_get_ns),
     loadMapValue(R9, 'control'),
@@ -35,6 +38,7 @@ export function jumpUnlessAlive(policy: SteeringPolicy, target: string): Item[] 
     loadConstant(R1, heartbeatBiasHigh, 0),
     add.reg(R0, R1),
     load64(R1, R9, controlPage.heartbeat),
+    ...(never === undefined ? [] : [jeq.imm(R1, 0, never)]),
     sub.reg(R0, R1),
     jsgt.imm(R0, Math.ceil(policy.heartbeatTimeoutMs * ticksPerMs), target),
   ];

@@ -58,6 +58,7 @@ import {
 import {
   CounterKind,
   controlPage,
+  type Exclusions,
   flowKey,
   flowValue,
   markBase,
@@ -108,7 +109,7 @@ export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: D
     ...readAddresses(direction),
     ...addressExclusions(policy, direction),
     ...readPorts(direction),
-    ...portExclusions(policy, direction),
+    ...portExclusions(policy, direction, policy.acceleration && 'from-tunnel'),
     goto('control'),
     label('fragment'),
     ...fragmentExclusions(policy, direction),
@@ -141,7 +142,7 @@ function takeOurMark(): Item[] {
  * own multicast, looped back by the kernel, has no Ethernet header. A unicast packet in a multicast
  * frame is the host's to accept, so it is steered like any other.
  */
-function onlyToUs(): Item[] {
+export function onlyToUs(): Item[] {
   return [
     load32(R2, R6, skb.pkt_type),
     jeq.imm(R2, PACKET_OTHERHOST, 'go-on'),
@@ -149,7 +150,7 @@ function onlyToUs(): Item[] {
   ];
 }
 
-function onlyIpv4(policy: SteeringPolicy): Item[] {
+export function onlyIpv4(policy: Pick<Exclusions, 'ipv6'>): Item[] {
   const drop = policy.ipv6 === 'drop';
   return [
     load32(R2, R6, skb.vlan_present),
@@ -182,7 +183,7 @@ function dropIpv6(): Item[] {
 }
 
 /** Fills the key but for its ports. A packet without a whole header is the kernel's to refuse. */
-function readAddresses(direction: Direction): Item[] {
+export function readAddresses(direction: Direction): Item[] {
   const source = direction === Direction.Egress ? flowKey.local : flowKey.remote;
   const destination = direction === Direction.Egress ? flowKey.remote : flowKey.local;
   return [
@@ -204,7 +205,7 @@ function readAddresses(direction: Direction): Item[] {
  * Falls through with the ports in the key, else jumps to `fragment` (more fragments, or not the
  * first one) or `control`. R7 becomes keyWhole or keyOpens.
  */
-function readPorts(direction: Direction): Item[] {
+export function readPorts(direction: Direction): Item[] {
   return [
     load16(R1, R10, ipAt + 6),
     jset.imm(R1, networkHalf(0x3fff), 'fragment'),
@@ -246,7 +247,7 @@ function keyPorts(direction: Direction): Item[] {
 
 function obeyControl(policy: SteeringPolicy): Item[] {
   return [
-    ...jumpUnlessAlive(policy, 'agent-dead'),
+    ...jumpUnlessAlive(policy, 'agent-dead', policy.onBoot === 'drop' ? 'starting' : undefined),
     load32(R1, R9, controlPage.mode),
     jeq.imm(R1, SteeringMode.Pass, 'mode-pass'),
     jeq.imm(R1, SteeringMode.Drop, 'mode-drop'),
@@ -341,6 +342,9 @@ function ends(policy: SteeringPolicy): Item[] {
   return [
     label('agent-dead'),
     ...agentDead,
+    ...(policy.onBoot === 'drop'
+      ? [label('starting'), ...finish(TC_ACT_SHOT, CounterKind.droppedStarting)]
+      : []),
     label('mode-pass'),
     ...finish(TC_ACT_UNSPEC, CounterKind.passedMode),
     label('mode-drop'),

@@ -30,6 +30,7 @@ const policy: SteeringPolicy = {
   broadcasts: [0x0a4d_00ff],
   ipv6: 'drop',
   onAgentFailure: 'drop',
+  onBoot: 'drop',
   heartbeatTimeoutMs: 1000,
   acceleration: undefined,
   pinDirectory: '/run/x',
