@@ -261,19 +261,18 @@ export class CarriedFlows {
       moved += totals[index];
     }
     if (moved === 0) return false;
-    const [egressPackets, egressBytes, ingressPackets, ingressBytes, packets, bytes] = totals;
     flows.columns.carried[flow] = 1;
-    flows.account(flow, Direction.Egress, egressPackets, egressBytes);
-    flows.account(flow, Direction.Ingress, ingressPackets, ingressBytes);
+    flows.account(flow, Direction.Egress, totals[0], totals[1]);
+    flows.account(flow, Direction.Ingress, totals[2], totals[3]);
     const firewall = this.firewall[flow];
-    const sentPackets = egressPackets + ingressPackets;
-    const sentBytes = egressBytes + ingressBytes;
+    const sentPackets = totals[0] + totals[2];
+    const sentBytes = totals[1] + totals[3];
     count(counters, Reason.Redirected, sentPackets, sentBytes);
-    count(counters, Reason.Reinjected, packets, bytes);
+    count(counters, Reason.Reinjected, totals[4], totals[5]);
     this.firewalls.sentPackets[firewall] += sentPackets;
     this.firewalls.sentBytes[firewall] += sentBytes;
-    this.firewalls.returnedPackets[firewall] += packets;
-    this.firewalls.returnedBytes[firewall] += bytes;
+    this.firewalls.returnedPackets[firewall] += totals[4];
+    this.firewalls.returnedBytes[firewall] += totals[5];
     return true;
   }
 

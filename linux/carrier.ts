@@ -76,7 +76,7 @@ export const noCarrier: Carrier = {
   setInnerMtu() {},
 };
 
-/** Every record starts as nobody's: one left by a data path that died is not ours. */
+/** Every record starts as nobody's, with nothing carried: those of a data path that died are over. */
 export function openCarrier(options: CarrierOptions): Carrier {
   return new KernelCarrier(options);
 }
@@ -108,7 +108,7 @@ class KernelCarrier implements Carrier {
     const memory = mapValues(recordsFd, capacity * carriedRecord.size);
     this.words = new Int32Array(memory);
     this.view = new DataView(memory);
-    for (let flow = 0; flow < capacity; flow++) this.words[flow * recordWords + epochWord] = 0;
+    this.words.fill(0);
     const page = mapValues(controlFd, controlPage.size);
     this.control = new DataView(page, 0, controlPage.size);
     this.epochs = new Int32Array(page, controlPage.epoch, 1);

@@ -128,12 +128,14 @@ t.test('forged datagrams of a carried flow get nowhere', async (t) => {
   await ask();
   t.ok(await isCarried(agent));
   await capture.stop();
-  const [row] = await capture.read('geneve && udp.dstport == 7000', [
+  const rows = await capture.read('geneve && udp.dstport == 7000', [
     'geneve.option.unknown.data',
     'udp.srcport',
   ]);
-  const cookie = Buffer.from(row![0]!.split(',')[0]!.slice(8), 'hex');
-  const port = Number(row![1]!.split(',')[1]);
+  const [option = '', ports = ''] = rows.at(-1) ?? [];
+  const cookie = Buffer.from(option.split(',')[0]!.slice(8), 'hex');
+  const port = Number(ports.split(',')[1]);
+  t.equal(cookie.length, 4);
   const header = (right: boolean, vni = 48813) => {
     const bytes = Buffer.from('0300080000000000fff1200200010000', 'hex');
     bytes.writeUIntBE(vni, 4, 3);
@@ -157,7 +159,6 @@ t.test('forged datagrams of a carried flow get nowhere', async (t) => {
   const { counters } = (await agent.status())!;
   const more = (name: string) =>
     (counters[name]?.packets ?? 0) - (before.counters[name]?.packets ?? 0);
-  t.comment(JSON.stringify([row, port, counters]));
   t.equal(more('tunnel-cookie-wrong'), 1);
   t.equal(more('tunnel-vni'), 1);
   t.equal(more('tunnel-sender'), 1);

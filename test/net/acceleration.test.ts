@@ -140,11 +140,15 @@ t.test('what the tunnel does not carry whole', async (t) => {
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IP, 10, 0)
-s.settimeout(2)
+s.settimeout(1)
 s.connect(("${server}", 7000))
-for size in [10] * 20 + [1424, 1425, 1472, 3000, 10, 1424]:
+def exchange(size):
   s.send(bytes(size))
-  assert len(s.recv(4000)) == size, size
+  try: return len(s.recv(4000))
+  except TimeoutError: return 0
+for size in [10] * 20 + [1424, 1425, 1472, 3000, 10, 1424]:
+  # The server has to learn first that the tunnel is narrower than its own path.
+  assert exchange(size) == size or exchange(size) == size, size
 print("fine")
 `;
   t.equal(await shell(topology.workload, `python3 -c '${script}'`), 'fine');
