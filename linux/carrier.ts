@@ -76,7 +76,7 @@ export const noCarrier: Carrier = {
   setInnerMtu() {},
 };
 
-/** Every record starts as nobody's, with nothing carried: those of a data path that died are over. */
+/** Every record starts as nobody's, with nothing carried: a dead data path's are over. */
 export function openCarrier(options: CarrierOptions): Carrier {
   return new KernelCarrier(options);
 }
