@@ -69,7 +69,18 @@ async function carries(t: Test, options: HairpinOptions): Promise<void> {
     '_ws.malformed',
     'ip.checksum.status == 0 || tcp.checksum.status == 0',
   ];
-  t.equal(await atFirewall.count(`(${faults.join(') || (')})`), 0, 'and nothing wrong with them');
+  const wrong = await atFirewall.read(`(${faults.join(') || (')})`, [
+    'frame.number',
+    'frame.len',
+    'ip.src',
+    'ip.len',
+    'ip.checksum.status',
+    'tcp.checksum.status',
+    '_ws.expert.message',
+  ]);
+  // A sum of 0 is written as 0xffff by the kernel (CSUM_MANGLED_0), which is as right.
+  const really = wrong.filter((row) => !row.at(-1)!.includes('0xffff instead of 0x0000'));
+  t.same(really.slice(0, 5), [], 'and nothing wrong with them');
 
   const status = await settled(agent);
   const { redirected, reinjected } = status.counters;
