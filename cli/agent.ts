@@ -17,6 +17,7 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { type AccelerationPlan, withoutAcceleration } from './acceleration.ts';
 import type { Compiled } from './compile.ts';
 import { type DataPathStart, DataPathThread } from './data-path-thread.ts';
 import { ExitCode } from './exit-codes.ts';
@@ -39,6 +40,7 @@ export type AgentParts = {
   readonly links: Links;
   readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
+  readonly plan: AccelerationPlan;
   readonly tun: Tun;
   readonly dataPath: DataPathStart;
   readonly wake: () => void;
@@ -61,6 +63,7 @@ export class Agent {
   private readonly hostWatch: HostWatch;
   /** As the host is now. */
   private links: Links;
+  private plan: AccelerationPlan;
   private turn: Promise<void> = Promise.resolve();
   private guardGone = false;
   private readonly pulse: Pulse;
@@ -71,6 +74,7 @@ export class Agent {
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.links = parts.links;
+    this.plan = parts.plan;
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { flows } = parts.inForce.settings.limits;
     this.flowColumns = openFlowColumns(parts.dataPath.flows, flows);
@@ -144,6 +148,11 @@ export class Agent {
     else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
     const megabytes = Math.round(dataPath.flows.byteLength / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    const { acceleration, reason } = this.plan;
+    if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
+    if (acceleration !== undefined) {
+      logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
+    }
     if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
@@ -186,7 +195,8 @@ export class Agent {
         builtIns: builtInsOf(settings, this.links),
         generation,
       }),
-      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun),
+      steeringPolicyOf: (settings) =>
+        steeringPolicyOf(settings, this.links, tun, this.plan.acceleration),
     };
   }
 
@@ -195,9 +205,20 @@ export class Agent {
     const { steering, tun } = this.parts;
     const { now } = this.inForce;
     const known = this.links.broadcasts.join() === next.broadcasts.join();
+    const indexes = ({ interfaces }: Links) => interfaces.map(({ index }) => index).join();
+    if (indexes(this.links) !== indexes(next)) this.stopCarrying();
     this.links = next;
-    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun));
+    const { acceleration } = this.plan;
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, acceleration));
     else await this.inForce.change(now);
+  }
+
+  /** What carried flows were begun with is not true any more: the engine has them again. */
+  private stopCarrying(): void {
+    if (this.plan.acceleration === undefined) return;
+    this.parts.steering.stopCarrying();
+    this.plan = withoutAcceleration('interfaces or addresses have changed since the start');
+    this.parts.logger.warn(`the kernel carries no flows any more: ${this.plan.reason}`);
   }
 
   private watchHost(): HostWatch {
@@ -212,7 +233,10 @@ export class Agent {
       others: () => steering.others(),
       segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
-      reconnect: () => reconnectSenders(dataPath.sockets.peers),
+      reconnect: () => {
+        this.stopCarrying();
+        return reconnectSenders(dataPath.sockets.peers);
+      },
     };
     const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
     return new HostWatch(host, this.links, firewalls, logger);
@@ -247,13 +271,14 @@ export class Agent {
    */
   status(found = 0): AgentStatus {
     const { steering, tun } = this.parts;
-    const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
+    const { firewalls, hostWatch, links, plan, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
         inForce: this.inForce.now,
         links,
         firewalls,
         steering,
+        plan,
         tunIndex: tun.index,
         foundExceptions: found,
         counters: this.counters(),

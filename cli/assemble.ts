@@ -17,17 +17,24 @@ import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { createWaker } from '../linux/epoll.ts';
+import { VerifierError } from '../linux/errors.ts';
 import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
-import { attachSteering } from '../linux/steering.ts';
-import { createTun } from '../linux/tun.ts';
+import { type AttachedSteering, attachSteering } from '../linux/steering.ts';
+import { createTun, type Tun } from '../linux/tun.ts';
 import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
 import { formatAddress } from '../parsers/text.ts';
+import {
+  type AccelerationPlan,
+  carrierPeersOf,
+  planAcceleration,
+  withoutAcceleration,
+} from './acceleration.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
-import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
+import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
 import { firstGeneration, peerOptionsOf } from './policy.ts';
@@ -86,6 +93,23 @@ function telemetryDataOf(
   };
 }
 
+/** A kernel whose verifier refuses to carry flows still steers them to the engine. */
+function attach(
+  config: Settings,
+  links: Links,
+  tun: Tun,
+  asked: AccelerationPlan,
+): { plan: AccelerationPlan; steering: AttachedSteering } {
+  try {
+    const policy = steeringPolicyOf(config, links, tun, asked.acceleration);
+    return { plan: asked, steering: attachSteering(policy) };
+  } catch (error) {
+    if (asked.acceleration === undefined || !(error instanceof VerifierError)) throw error;
+    const plan = withoutAcceleration(error.message);
+    return { plan, steering: attachSteering(steeringPolicyOf(config, links, tun, undefined)) };
+  }
+}
+
 /**
  * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
@@ -105,12 +129,14 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
 
     const tun = createTun({ name: tunName, queues: 4 * links.interfaces.length });
     closers.add(() => tun.close());
-    const sockets = createTunnelSockets(socketOptionsOf(config));
+    const asked = planAcceleration(config, links);
+    const join = asked.acceleration === undefined;
+    const sockets = createTunnelSockets({ ...socketOptionsOf(config), join });
     closers.add(() => sockets.close());
     const waker = createWaker();
     closers.add(() => waker.close());
     const builtIns = builtInsOf(config, links);
-    const steering = attachSteering(steeringPolicyOf(config, links, tun));
+    const { plan, steering } = attach(config, links, tun, asked);
     closers.add(() => steering.detach());
 
     const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
@@ -129,6 +155,16 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       wakeFd: waker.fd,
       controlFd: steering.controlFd,
       verdictFd: steering.verdictFd,
+      carrier:
+        plan.acceleration === undefined
+          ? undefined
+          : {
+              recordsFd: steering.recordsFd,
+              controlFd: steering.controlFd,
+              flowsFd: steering.verdictFd,
+              capacity: plan.acceleration.flows,
+              peers: carrierPeersOf(sockets),
+            },
       tunnel: config.tunnel,
       engine: engineOptionsOf(config, policy, tun.udpSegmentation),
       gates: gateMemory,
@@ -146,6 +182,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       links,
       gates,
       steering,
+      plan,
       tun,
       dataPath,
       wake: () => waker.wake(),

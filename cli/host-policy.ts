@@ -4,7 +4,7 @@
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import { type Settings, tunnelPortsOf } from '../engine/config.ts';
-import type { Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
+import type { Acceleration, Exclusions, SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -67,7 +67,12 @@ function ownEndpoints({ firewalls, ha }: Settings): BuiltIns['telemetry'] {
 }
 
 /** What the kernel programs are made from. */
-export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): SteeringPolicy {
+export function steeringPolicyOf(
+  config: Settings,
+  links: Links,
+  tun: Tun,
+  acceleration: Acceleration | undefined,
+): SteeringPolicy {
   return {
     ...exclusionsOf(config, links),
     interfaces: links.interfaces.map(({ index, mac, name }) => ({
@@ -79,6 +84,7 @@ export function steeringPolicyOf(config: Settings, links: Links, tun: Tun): Stee
     onAgentFailure: config.policy.onAgentFailure,
     onBoot: config.policy.onBoot,
     heartbeatTimeoutMs,
+    acceleration,
     pinDirectory,
   };
 }

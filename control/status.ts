@@ -125,6 +125,12 @@ export type AgentStatus = {
   /** Never redirected and never dropped; `ssh` for one that the agent found by itself. */
   readonly management: readonly { readonly exception: string; readonly source: string }[];
   readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
+  /** Who carries redirected flows once they are established. */
+  readonly acceleration: {
+    readonly by: 'kernel' | 'agent';
+    /** Why not the kernel, though it was asked for; empty otherwise. */
+    readonly reason: string;
+  };
   readonly flowLog?: object;
   readonly rules: readonly RuleStatus[];
   /** By fate of the packet; fates that no packet met are left out. */

@@ -5,6 +5,7 @@
 import { Reason } from '../parsers/reason.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
+import { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
 import { flowLogByteLength } from './flow-log.ts';
@@ -57,18 +58,22 @@ export function createEngine(
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
 ): Loop {
   const published = openPublishedCounters(shared);
+  // A worker that takes over from a dead one goes on counting where it was.
+  const counters = snapshot(published);
+  const flows = new Flows(options.flows, flowMemory, flowLog);
+  const peers = new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io);
   const path = {
     io,
     arena,
-    // A worker that takes over from a dead one goes on counting where it was.
-    counters: snapshot(published),
-    flows: new Flows(options.flows, flowMemory, flowLog),
+    counters,
+    flows,
+    carried: new CarriedFlows(io.carrier, flows, counters, peers.columns),
     fragments: new Fragments(fragmentCapacity),
     policy: options.policy,
     encapsulation,
     devices: io.devices,
     joinUdp: options.joinUdp,
-    peers: new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io),
+    peers,
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,

@@ -35,7 +35,8 @@ import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
 import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { HeldFragments } from './held-fragments.ts';
-import { Direction, Gso, KernelVerdict, type PacketBatch, type PacketDevice } from './io.ts';
+import { Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
+import { mayCarry, teachKernel } from './kernel-share.ts';
 import { Loops } from './loops.ts';
 import {
   createPacket,
@@ -276,12 +277,13 @@ export class Redirect {
       if (this.isCopy(flow)) return this.end(Reason.PacketLooped);
       const firewall = firewallFor(path, flow, flags);
       if (firewall >= 0) {
+        mayCarry(path, packet.key, flow, flags, device, firewall);
         return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
       }
       if (firewall !== Elsewhere.Pass) return this.stray(firewall, flow, flags, device, link);
     }
     const verdict = flows.verdict[flow] as Verdict;
-    this.teachKernel(verdict, device.direction);
+    teachKernel(path, packet.key, verdict, device.direction);
     switch (verdict) {
       case Verdict.Pass:
         return this.pass(device, Reason.PassedByRule);
@@ -323,26 +325,6 @@ export class Redirect {
       return this.pass(device, Reason.PassedFirewallDown);
     }
     this.end(Reason.DroppedFirewallDown);
-  }
-
-  /**
-   * What needs no more thinking stays in the kernel from the next packet on. Taught whenever such a
-   * packet comes up, since the kernel forgets: the least recently used, at each SYN, and everything
-   * when a policy is replaced. Not while the gate is closed, when verdicts do not hold.
-   */
-  private teachKernel(verdict: Verdict, direction: Direction): void {
-    const { gate, io } = this.path;
-    const { destination, destinationPort, kind, protocol, source, sourcePort } = this.packet.key;
-    if (verdict === Verdict.PassBuiltIn || verdict === Verdict.Observe) return;
-    if (gate === GateView.Closed || kind !== KeyKind.Plain) return;
-    if (protocol !== Protocol.Tcp && protocol !== Protocol.Udp) return;
-    const { steering } = io;
-    const kernel = verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass;
-    if (direction === Direction.Egress) {
-      steering.remember(source, destination, sourcePort, destinationPort, protocol, kernel);
-    } else {
-      steering.remember(destination, source, destinationPort, sourcePort, protocol, kernel);
-    }
   }
 
   /**

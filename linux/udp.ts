@@ -22,6 +22,7 @@ import {
   connect,
   errno,
   type Fd,
+  getsockname,
   LITTLE_ENDIAN,
   setsockopt,
   socket,
@@ -54,6 +55,11 @@ export type TunnelSocketOptions = {
   readonly senders?: number;
   /** Source ports to choose from, both included; absent: the kernel chooses. */
   readonly sourcePorts?: { readonly first: number; readonly last: number };
+  /**
+   * Whether the kernel joins datagrams of equal size before it hands them over; by default it does.
+   * Joined ones can't be carried by the programs in the kernel.
+   */
+  readonly join?: boolean;
   /** Outer TTL; absent: the system's. */
   readonly ttl?: number;
 };
@@ -81,11 +87,9 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
   const closers = new Closers();
   try {
     const { ingressPort, port } = options;
-    const receive = createReceiver(options.address ?? 0, port, closers);
+    const receive = createReceiver(options, port, closers);
     const receiveIngress =
-      ingressPort === undefined
-        ? undefined
-        : createReceiver(options.address ?? 0, ingressPort, closers);
+      ingressPort === undefined ? undefined : createReceiver(options, ingressPort, closers);
     const ports = new SourcePorts(options.sourcePorts);
     const peers = options.firewalls.map(({ address, direction, port }) => ({
       address,
@@ -188,11 +192,12 @@ export function receiversOf({ receive, receiveIngress }: TunnelDescriptors): rea
   return receiveIngress === undefined ? [receive] : [receive, receiveIngress];
 }
 
-function createReceiver(address: number, port: number, closers: Closers): Fd {
+function createReceiver(options: TunnelSocketOptions, port: number, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
-  check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
-  if (bindTo(fd, address, port) < 0) {
+  const join = options.join === false ? 0 : 1;
+  check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, join), 'setsockopt(UDP_GRO)');
+  if (bindTo(fd, options.address ?? 0, port) < 0) {
     const code = errno();
     if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${port}`);
     throw callFailed('bind', code);
@@ -221,6 +226,17 @@ function createSender(
   writeSocketAddress(target.view, address, port);
   if (connect(fd, target.address, abi.sockaddr_in.size) < 0) throw connectFailed(errno());
   return fd;
+}
+
+/** What a sender's datagrams come from. Throws SystemError. */
+export function sourceOf(sender: Fd): { readonly address: number; readonly port: number } {
+  const { address, view } = allocate(abi.sockaddr_in.size + 4);
+  view.setUint32(abi.sockaddr_in.size, abi.sockaddr_in.size, LITTLE_ENDIAN);
+  check(getsockname(sender, address, address + abi.sockaddr_in.size), 'getsockname');
+  return {
+    address: view.getInt32(abi.sockaddr_in.sin_addr),
+    port: view.getUint16(abi.sockaddr_in.sin_port),
+  };
 }
 
 /** Hands out the ports of a range, skipping those that somebody holds. */
