@@ -71,7 +71,7 @@ t.test('nothing is out of order, whoever carries it', async (t) => {
   const text = readFileSync(agent.configPath, 'utf8');
   writeFileSync(agent.configPath, text.replace('acceleration', 'default: redirect\nacceleration'));
   agent.program.signal('SIGHUP');
-  await until('it has reloaded', 5000, () => agent.program.output.includes('reloaded, asked by'));
+  await until('it has reloaded', 5000, () => agent.program.output.includes('reload, asked by'));
   t.ok(await isCarried(agent), 'carried after a reload');
   await same('over a reload');
 
