@@ -20,10 +20,12 @@ import { microBenches, runMicroBench } from './micro.ts';
 import type { Peer } from './peer.ts';
 import {
   agentGeneve,
+  agentGeneveKernel,
   agentPassDefault,
   agentPassing,
   agentPassRule,
   agentVxlan,
+  agentVxlanKernel,
 } from './peers/agent.ts';
 import { direct } from './peers/direct.ts';
 import { fastd } from './peers/fastd.ts';
@@ -39,7 +41,9 @@ const peers: readonly Peer[] = [
   agentPassRule,
   kernelVxlan,
   agentVxlan,
+  agentVxlanKernel,
   agentGeneve,
+  agentGeneveKernel,
   fastd,
   wireguardGo,
 ];

@@ -18,6 +18,7 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
+import { type AccelerationPlan, withoutAcceleration } from './acceleration.ts';
 import type { Compiled } from './compile.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { Breaths, DataPaths } from './data-paths.ts';
@@ -41,6 +42,7 @@ export type AgentParts = {
   readonly links: Links;
   readonly gates: readonly Gate[];
   readonly steering: AttachedSteering;
+  readonly plan: AccelerationPlan;
   readonly tun: Tun;
   /** One for each worker, and what wakes it. */
   readonly dataPaths: readonly DataPathStart[];
@@ -70,6 +72,7 @@ export class Agent {
   private readonly hostWatch: HostWatch;
   /** As the host is now. */
   private links: Links;
+  private plan: AccelerationPlan;
   private turn: Promise<void> = Promise.resolve();
   private guardGone = false;
   private readonly pulse: Pulse;
@@ -80,6 +83,7 @@ export class Agent {
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.links = parts.links;
+    this.plan = parts.plan;
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { dataPaths, gates, logger, wakes } = parts;
     this.flowColumns = dataPaths.map(({ engine, flows }) => openFlowColumns(flows, engine.flows));
@@ -154,6 +158,11 @@ export class Agent {
     const bytes = dataPaths.reduce((sum, { flows }) => sum + flows.byteLength, 0);
     const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
+    const { acceleration, reason } = this.plan;
+    if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
+    if (acceleration !== undefined) {
+      logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
+    }
     if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }
@@ -195,7 +204,8 @@ export class Agent {
         builtIns: builtInsOf(settings, this.links),
         generation,
       }),
-      steeringPolicyOf: (settings) => steeringPolicyOf(settings, this.links, tun, spread),
+      steeringPolicyOf: (settings) =>
+        steeringPolicyOf(settings, this.links, tun, this.plan.acceleration, spread),
     };
   }
 
@@ -204,9 +214,20 @@ export class Agent {
     const { spread, steering, tun } = this.parts;
     const { now } = this.inForce;
     const known = this.links.broadcasts.join() === next.broadcasts.join();
+    const indexes = ({ interfaces }: Links) => interfaces.map(({ index }) => index).join();
+    if (indexes(this.links) !== indexes(next)) this.stopCarrying();
     this.links = next;
-    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, spread));
+    const { acceleration } = this.plan;
+    if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, acceleration, spread));
     else await this.inForce.change(now);
+  }
+
+  /** What carried flows were begun with is not true any more: the engine has them again. */
+  private stopCarrying(): void {
+    if (this.plan.acceleration === undefined) return;
+    this.parts.steering.stopCarrying();
+    this.plan = withoutAcceleration('interfaces or addresses have changed since the start');
+    this.parts.logger.warn(`the kernel carries no flows any more: ${this.plan.reason}`);
   }
 
   private watchHost(): HostWatch {
@@ -221,7 +242,10 @@ export class Agent {
       others: () => steering.others(),
       segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
-      reconnect: () => reconnectSenders(senders),
+      reconnect: () => {
+        this.stopCarrying();
+        return reconnectSenders(senders);
+      },
     };
     const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
     return new HostWatch(host, this.links, firewalls, logger);
@@ -256,13 +280,14 @@ export class Agent {
    */
   status(found = 0): AgentStatus {
     const { steering, tun } = this.parts;
-    const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
+    const { firewalls, hostWatch, links, plan, pulse, startedAt, startedMs } = this;
     return {
       ...describeStatus({
         inForce: this.inForce.now,
         links,
         firewalls,
         steering,
+        plan,
         tunIndex: tun.index,
         foundExceptions: found,
         counters: this.counters(),

@@ -20,19 +20,25 @@ import type { Spread } from '../engine/spread.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { receiverProgram, type TunnelLayout } from '../linux/bpf/programs/receive.ts';
 import { createWaker } from '../linux/epoll.ts';
-import { SystemError } from '../linux/errors.ts';
+import { SystemError, VerifierError } from '../linux/errors.ts';
 import { Closers } from '../linux/fd.ts';
 import { routeTo } from '../linux/netlink.ts';
-import { attachSteering } from '../linux/steering.ts';
-import { createTun, maximumTunQueues } from '../linux/tun.ts';
+import { type AttachedSteering, attachSteering } from '../linux/steering.ts';
+import { createTun, maximumTunQueues, type Tun } from '../linux/tun.ts';
 import { createTunnelSockets, type TunnelSocketOptions } from '../linux/udp.ts';
 import { formatAddress } from '../parsers/text.ts';
+import {
+  type AccelerationPlan,
+  carrierPeersOf,
+  planAcceleration,
+  withoutAcceleration,
+} from './acceleration.ts';
 import { Agent } from './agent.ts';
 import type { Compiled } from './compile.ts';
 import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { policyOf } from './data-paths.ts';
-import { builtInsOf, steeringPolicyOf, tunName } from './host-policy.ts';
+import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
 import { findLinks } from './links.ts';
 import type { Logger } from './log.ts';
 import { firstGeneration, peerOptionsOf } from './policy.ts';
@@ -127,6 +133,25 @@ function queuesOf(workers: number, interfaces: number): number {
   );
 }
 
+/** A kernel whose verifier refuses to carry flows still steers them to the engine. */
+function attach(
+  config: Settings,
+  links: Links,
+  tun: Tun,
+  asked: AccelerationPlan,
+  spread: Spread | undefined,
+): { plan: AccelerationPlan; steering: AttachedSteering } {
+  const policyWith = ({ acceleration }: AccelerationPlan) =>
+    steeringPolicyOf(config, links, tun, acceleration, spread);
+  try {
+    return { plan: asked, steering: attachSteering(policyWith(asked)) };
+  } catch (error) {
+    if (asked.acceleration === undefined || !(error instanceof VerifierError)) throw error;
+    const plan = withoutAcceleration(error.message);
+    return { plan, steering: attachSteering(policyWith(plan)) };
+  }
+}
+
 /**
  * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
@@ -152,7 +177,9 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
     const queueCount = queuesOf(workers, links.interfaces.length);
     const tun = createTun({ name: tunName, queues: workers * queueCount });
     closers.add(() => tun.close());
-    const sockets = createTunnelSockets(socketOptionsOf(config, spread));
+    const asked = planAcceleration(config, links);
+    const join = asked.acceleration === undefined;
+    const sockets = createTunnelSockets({ ...socketOptionsOf(config, spread), join });
     closers.add(() => sockets.close());
     const wakers = Array.from({ length: workers }, () => {
       const waker = createWaker();
@@ -160,7 +187,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       return waker;
     });
     const builtIns = builtInsOf(config, links);
-    const steering = attachSteering(steeringPolicyOf(config, links, tun, spread));
+    const { plan, steering } = attach(config, links, tun, asked, spread);
     closers.add(() => steering.detach());
 
     const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
@@ -170,6 +197,13 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       memory: new SharedArrayBuffer(handoverByteLength(workers)),
       wakeFds: wakers.map(({ fd }) => fd),
       probes: columns[0]!,
+    };
+    const carrier = plan.acceleration && {
+      recordsFd: steering.recordsFd,
+      controlFd: steering.controlFd,
+      flowsFd: steering.verdictFd,
+      capacity: plan.acceleration.flows,
+      peers: carrierPeersOf(sockets),
     };
     const dataPaths = wakers.map(
       (waker, worker): DataPathStart => ({
@@ -183,6 +217,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
         wakeFd: waker.fd,
         controlFd: steering.controlFd,
         verdictFd: steering.verdictFd,
+        carrier,
         tunnel: config.tunnel,
         engine: engineOptionsOf(config, policy, tun.udpSegmentation, worker),
         gates: gateMemory,
@@ -203,6 +238,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       links,
       gates,
       steering,
+      plan,
       tun,
       dataPaths,
       wakes: wakers.map((waker) => () => waker.wake()),

@@ -8,6 +8,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { Config } from '../engine/config.ts';
 import type { EngineOptions, Others } from '../engine/engine.ts';
 import type { Direction } from '../engine/io.ts';
+import type { CarrierOptions } from '../linux/carrier.ts';
 import type { TunnelDescriptors } from '../linux/udp.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import { createGcp } from '../tunnel/gcp.ts';
@@ -37,6 +38,8 @@ export type DataPathData = {
   readonly wakeFd: number;
   readonly controlFd: number;
   readonly verdictFd: number;
+  /** How the kernel carries flows by itself; undefined: it does not. */
+  readonly carrier: CarrierOptions | undefined;
   readonly tunnel: Config['tunnel'];
   readonly engine: EngineOptions;
   /** `Gate.shared`. */

@@ -8,6 +8,7 @@ import { createArena } from '../engine/arena.ts';
 import type { Policy } from '../engine/classifier/lookup.ts';
 import { createEngine, datagramBatch, deviceBatch, type Others } from '../engine/engine.ts';
 import { openGates } from '../engine/gate.ts';
+import { noCarrier, openCarrier } from '../linux/carrier.ts';
 import { openClock } from '../linux/clock.ts';
 import { openReadiness, openWaker } from '../linux/epoll.ts';
 import { openSteering } from '../linux/steering.ts';
@@ -27,6 +28,7 @@ const io = {
   openers: queues.slice(queues.length / 2),
   socket: openTunnelSocket(data.sockets, arena, deviceBatch),
   steering: openSteering(data.controlFd, data.verdictFd, data.others?.self),
+  carrier: data.carrier === undefined ? noCarrier : openCarrier(data.carrier),
   clock: openClock(),
   readiness: openReadiness(
     [...data.queues.map((queue) => queue.fd), ...receiversOf(data.sockets)],

@@ -4,7 +4,12 @@
  */
 import type { BuiltIns } from '../engine/classifier/built-in.ts';
 import { type Settings, tunnelPortsOf } from '../engine/config.ts';
-import type { Exclusions, SteeringPolicy, SteeringSpread } from '../linux/bpf/policy.ts';
+import type {
+  Acceleration,
+  Exclusions,
+  SteeringPolicy,
+  SteeringSpread,
+} from '../linux/bpf/policy.ts';
 import type { Interface } from '../linux/netlink.ts';
 import type { Tun } from '../linux/tun.ts';
 
@@ -71,6 +76,7 @@ export function steeringPolicyOf(
   config: Settings,
   links: Links,
   tun: Tun,
+  acceleration: Acceleration | undefined,
   spread?: SteeringSpread,
 ): SteeringPolicy {
   return {
@@ -85,6 +91,7 @@ export function steeringPolicyOf(
     onAgentFailure: config.policy.onAgentFailure,
     onBoot: config.policy.onBoot,
     heartbeatTimeoutMs,
+    acceleration,
     pinDirectory,
   };
 }

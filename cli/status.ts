@@ -14,6 +14,7 @@ import { SteeringMode } from '../engine/io.ts';
 import { type Interface, listInterfaces } from '../linux/netlink.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
 import { reasonKinds, reasonNames, reasonSentences } from '../parsers/reason.ts';
+import type { AccelerationPlan } from './acceleration.ts';
 import { formatException } from './config/text.ts';
 import { hitsOf } from './data-paths.ts';
 import type { FirewallWatch } from './firewalls.ts';
@@ -27,6 +28,7 @@ export type StatusSources = {
   readonly links: Links;
   readonly firewalls: FirewallWatch;
   readonly steering: AttachedSteering;
+  readonly plan: AccelerationPlan;
   readonly tunIndex: number;
   /** Of the management exceptions, the last ones: not the file's. */
   readonly foundExceptions: number;
@@ -81,6 +83,10 @@ export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift
       evicted: gauges[Gauge.FlowsEvicted],
     },
     workers: { count: config.limits.workers, handedOver: gauges[Gauge.HandedOver] },
+    acceleration: {
+      by: sources.plan.acceleration === undefined ? 'agent' : 'kernel',
+      reason: sources.plan.reason,
+    },
     rules: rulesOf(inForce),
     counters: counted(counters),
     kernel: steering.readCounters(),

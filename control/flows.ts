@@ -32,6 +32,8 @@ export type FlowRow = {
   /** The one that holds it; empty when none does. */
   readonly firewall: string;
   readonly state: string;
+  /** Who carries it now, when it is redirected; empty otherwise. */
+  readonly by: '' | 'agent' | 'kernel';
   readonly ageMs: number;
   readonly idleMs: number;
   /** Read from the host's side: sent by it, and brought by the network. */
@@ -186,6 +188,11 @@ function sortKey(columns: FlowColumns, sort: FlowQuery['sort']): (flow: number) 
   }
 }
 
+function carrierOf(columns: FlowColumns, flow: number): FlowRow['by'] {
+  if (columns.verdict[flow] !== Verdict.Redirect) return '';
+  return columns.carried[flow] === 1 ? 'kernel' : 'agent';
+}
+
 function describe(columns: FlowColumns, flow: number, nowTick: number, names: FlowNames): FlowRow {
   const a = { address: formatAddress(columns.addressA[flow]), port: columns.ports[flow] >>> 16 };
   const b = { address: formatAddress(columns.addressB[flow]), port: columns.ports[flow] & 0xffff };
@@ -205,6 +212,7 @@ function describe(columns: FlowColumns, flow: number, nowTick: number, names: Fl
     rule: names.rule(columns.rule[flow], columns.generation[flow]),
     firewall: verdict === Verdict.Redirect ? names.firewall(columns.firewall[flow]) : '',
     state: protocol === Protocol.Tcp ? stateNames[columns.state[flow] as FlowState] : '',
+    by: carrierOf(columns, flow),
     ageMs: (nowTick - columns.firstSeen[flow]) * tickMs,
     idleMs: (nowTick - columns.lastSeen[flow]) * tickMs,
     egress: amount(2 * flow),

@@ -127,6 +127,12 @@ export type AgentStatus = {
   readonly flows: { readonly count: number; readonly capacity: number; readonly evicted: number };
   /** Of the data path; packets that one gave to the one that has their flow. */
   readonly workers: { readonly count: number; readonly handedOver: number };
+  /** Who carries redirected flows once they are established. */
+  readonly acceleration: {
+    readonly by: 'kernel' | 'agent';
+    /** Why not the kernel, though it was asked for; empty otherwise. */
+    readonly reason: string;
+  };
   readonly flowLog?: object;
   readonly rules: readonly RuleStatus[];
   /** By fate of the packet; fates that no packet met are left out. */

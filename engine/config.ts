@@ -165,8 +165,12 @@ export type Config = {
    * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
    */
   readonly rules: readonly Rule[];
+  /** Who carries redirected flows once they are established: the kernel, or the engine. */
+  readonly acceleration: 'kernel' | 'off';
   readonly limits: {
     readonly flows: number;
+    /** Of these, how many the kernel can carry at once; 128 bytes each, taken at start. */
+    readonly acceleratedFlows: number;
     /** Threads of the data path. */
     readonly workers: number;
     /** Look for the next packet for a moment before sleeping, where one is expected. */
@@ -245,7 +249,9 @@ export const defaults = {
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
-  limits: { flows: 1_048_576, workers: 1, busyPoll: true },
+  acceleration: 'off',
+  /** Carried flows take 8 MB of the kernel's memory. */
+  limits: { flows: 1_048_576, acceleratedFlows: 65_536, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },
   log: { level: 'info', format: 'auto', flows: '', which: 'all' },
 } as const;
@@ -292,6 +298,8 @@ export const limits = {
   startupGraceMs: { min: 0, max: 600_000 },
   /** 64: enough for a test; 16 million records take a gigabyte. */
   flows: { min: 64, max: 16_777_216 },
+  /** 2 GB at most. */
+  acceleratedFlows: { min: 64, max: 16_777_216 },
   /** sun_path of linux/un.h has 108 bytes, its end included. */
   socketPath: { min: 2, max: 107 },
   rolloutPercent: { min: 0, max: 100 },

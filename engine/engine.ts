@@ -5,6 +5,7 @@
 import { Reason } from '../parsers/reason.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
+import { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import { openPublishedCounters, snapshot } from './counters.ts';
 import { flowLogByteLength } from './flow-log.ts';
@@ -70,26 +71,22 @@ export function createEngine(
   // A worker that takes over from a dead one goes on counting where it was.
   const counters = snapshot(published);
   const fragments = new Fragments(fragmentCapacity);
+  const flows = new Flows(options.flows, flowMemory, flowLog);
+  const probes = others?.probes;
+  const peers = new Peers(options.peers, gates, firewallMemory, arena, encapsulation, io, probes);
   const path = {
     io,
     arena,
     counters,
-    flows: new Flows(options.flows, flowMemory, flowLog),
+    flows,
+    carried: new CarriedFlows(io.carrier, flows, counters, peers.columns),
     fragments,
     handover: others && new Handover(others, arena, counters, fragments),
     policy: options.policy,
     encapsulation,
     devices: io.devices,
     joinUdp: options.joinUdp,
-    peers: new Peers(
-      options.peers,
-      gates,
-      firewallMemory,
-      arena,
-      encapsulation,
-      io,
-      others?.probes,
-    ),
+    peers,
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,

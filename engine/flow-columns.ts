@@ -18,6 +18,8 @@ export type FlowColumns = {
   readonly link: Uint8Array;
   /** OnFailure of the rule that decided it. */
   readonly onFailure: Uint8Array;
+  /** 1: the programs in the kernel have carried packets of it by themselves. */
+  readonly carried: Uint8Array;
   /** Which firewall holds it, as its place in the configuration; 255: none. */
   readonly firewall: Uint8Array;
   readonly addressA: Int32Array;
@@ -36,7 +38,7 @@ export type FlowColumns = {
   readonly bytes: Float64Array;
 };
 
-const byteColumns = 9;
+const byteColumns = 10;
 const wordColumns = 8;
 const bytesPerFlow = byteColumns + 4 * wordColumns + 2 * 2 * 8;
 
@@ -87,6 +89,7 @@ export function openFlowColumns(memory: SharedArrayBuffer, capacity: number): Fl
     opener: bytes(),
     link: bytes(),
     onFailure: bytes(),
+    carried: bytes(),
     firewall: bytes(),
   };
 }

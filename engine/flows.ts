@@ -2,23 +2,24 @@
  * The flow table: one record for both directions of a connection, in columns allocated once.
  *
  * A record is a number. Its key is the 5-tuple in canonical order (the lower address-and-port end
- * is A), so both directions find the same record (engine/flow-index.ts); `localIsA` says which end
- * is this host's.
+ * is A), so both directions find the same record; `localIsA` says which end is this host's.
  *
  * A full table makes room by ending, in this order: the flow that closed first, a second ago or
  * more; the longest-silent of those not established, so that a flood of half-open connections
  * competes with itself only; one that closed just now; of a random sample the longest-idle of the
  * others, if it was silent for a second. Two queues keep all but these, which pay nothing for them.
  *
- * Nothing here assumes that every packet of a flow is seen: a kernel program may carry some.
- * Ages are in ticks of 100 ms (engine/gate.ts uses the same).
+ * Nothing here assumes that every packet of a flow is seen: a kernel program may carry some. Ages
+ * are in ticks of 100 ms.
  */
 import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
+import { type Carried, nothingCarried } from './carried.ts';
 import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
 import { hashTuple, RandomWords } from './flow-hash.ts';
 import { FlowIndex } from './flow-index.ts';
 import { FlowEnd, FlowEvent, FlowLogWriter, flowLogByteLength } from './flow-log.ts';
+import { Closing, Progress, Queue } from './flow-progress.ts';
 import { FlowQueues } from './flow-queue.ts';
 import { idleLimit, ticksPerSecond } from './flow-timeouts.ts';
 import type { Direction } from './io.ts';
@@ -52,12 +53,6 @@ export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 
 export const noFlow = -1;
 
-/** Established: TCP's opener went on after an answer; of other protocols one answer will do. */
-const Progress = { Unanswered: 0, Answered: 1, Established: 2 } as const;
-const Queue = { Closed: 0, Opening: 1 } as const;
-/** Bits of `closing`: FIN of end A and of end B, and a RST of either. */
-const Closing = { FinA: 1, FinB: 2, Fins: 3, Rst: 4 } as const;
-
 /** How many records are looked at when the table is full of established flows. */
 const evictionSample = 64;
 
@@ -68,6 +63,8 @@ export class Flows {
 
   /** Which way round the last `find` or `insert` was asked: 1 when its source is end A. */
   sourceIsA = 0;
+
+  carried: Carried = nothingCarried;
 
   /** Shared with readers in other threads. */
   readonly columns: FlowColumns;
@@ -84,7 +81,6 @@ export class Flows {
   readonly cookie: Int32Array;
   readonly lastSeen: Int32Array;
 
-  private readonly used: Uint8Array;
   private readonly addressA: Int32Array;
   private readonly addressB: Int32Array;
   private readonly ports: Int32Array;
@@ -127,7 +123,6 @@ export class Flows {
     // A table that a dead worker left behind.
     columns.used.fill(0);
     this.columns = columns;
-    this.used = columns.used;
     this.verdict = columns.verdict;
     this.state = columns.state;
     this.protocol = columns.protocol;
@@ -193,7 +188,7 @@ export class Flows {
     const flow = this.free[--this.freeCount];
     if (flow >= this.highWater) this.highWater = flow + 1;
     this.count++;
-    this.used[flow] = 1;
+    this.columns.used[flow] = 1;
     this.addressA[flow] = this.keyA;
     this.addressB[flow] = this.keyB;
     this.ports[flow] = this.keyPorts;
@@ -212,6 +207,7 @@ export class Flows {
    * counters. The caller describes what decided it.
    */
   restart(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
+    this.carried.end(flow);
     this.writeEnd(flow, FlowEnd.Replaced);
     this.begin(flow, direction, verdict, nowTick);
   }
@@ -220,8 +216,7 @@ export class Flows {
     const { columns } = this;
     columns.opener[flow] = direction;
     columns.firstSeen[flow] = nowTick;
-    columns.packets[2 * flow] = 0;
-    columns.packets[2 * flow + 1] = 0;
+    columns.packets.fill(0, 2 * flow, 2 * flow + 2);
     columns.bytes[2 * flow] = 0;
     columns.bytes[2 * flow + 1] = 0;
     this.verdict[flow] = verdict;
@@ -269,7 +264,7 @@ export class Flows {
    * record has ended, or serves another connection by now, which has another cookie.
    */
   select(flow: number, cookie: number, sourceIsA: number): boolean {
-    if (this.used[flow] === 0 || this.cookie[flow] !== cookie) return false;
+    if (this.columns.used[flow] === 0 || this.cookie[flow] !== cookie) return false;
     this.sourceIsA = sourceIsA;
     return true;
   }
@@ -277,6 +272,12 @@ export class Flows {
   /** 0 when the packet that `find` was last asked for leaves this host, 1 when it comes to it. */
   directionOf(flow: number): Direction {
     return this.sourceIsA === this.localIsA[flow] ? 0 : 1;
+  }
+
+  /** Both ends have spoken and neither has begun to close. */
+  isEstablished(flow: number): boolean {
+    const isOpen = this.protocol[flow] !== Protocol.Tcp || this.state[flow] === FlowState.Open;
+    return isOpen && this.progress[flow] === Progress.Established;
   }
 
   /** Chooses the tunnel's source port: one flow keeps one port, both directions the same. */
@@ -329,28 +330,29 @@ export class Flows {
     for (let step = 0; step < steps; step++) {
       if (this.sweepAt >= this.highWater) this.sweepAt = 0;
       const flow = this.sweepAt++;
-      if (
-        this.used[flow] === 1 &&
-        nowTick - this.lastSeen[flow] >
-          idleLimit(this.protocol[flow], this.state[flow] as FlowState)
-      )
-        this.remove(flow, FlowEnd.Idle);
+      if (this.columns.used[flow] === 0) continue;
+      this.carried.collect(flow, nowTick);
+      const limit = idleLimit(this.protocol[flow], this.state[flow] as FlowState);
+      if (nowTick - this.lastSeen[flow] > limit) this.remove(flow, FlowEnd.Idle);
     }
   }
 
   /** Write down that the agent no longer sees what is left, as far as the log has room. */
   writeStop(): void {
     for (let flow = 0; flow < this.highWater; flow++) {
-      if (this.used[flow] === 1) this.writeEnd(flow, FlowEnd.Stop);
+      if (this.columns.used[flow] === 0) continue;
+      this.carried.end(flow);
+      this.writeEnd(flow, FlowEnd.Stop);
     }
   }
 
   /** @param end why, unless its own sides have ended it */
   remove(flow: number, end: FlowEnd): void {
+    this.carried.end(flow);
     this.writeEnd(flow, end);
     this.queues.leave(flow);
     this.index.remove(flow, this.hash[flow]);
-    this.used[flow] = 0;
+    this.columns.used[flow] = 0;
     this.free[this.freeCount++] = flow;
     this.count--;
   }
@@ -374,7 +376,8 @@ export class Flows {
     let victimScore: number = ticksPerSecond;
     for (let step = 0; step < evictionSample; step++) {
       const flow = (this.random.next() >>> 0) % this.capacity;
-      if (this.used[flow] === 0) continue;
+      if (this.columns.used[flow] === 0) continue;
+      this.carried.collect(flow, nowTick);
       const idle = nowTick - this.lastSeen[flow];
       const preferred = idle > ticksPerSecond && this.state[flow] === FlowState.HalfClosed;
       const score = preferred ? idle + 1_000_000_000 : idle;

@@ -150,7 +150,7 @@ export const SteeringMode = { Pass: 0, Redirect: 1, Drop: 2, RedirectAll: 3 } as
 export type SteeringMode = (typeof SteeringMode)[keyof typeof SteeringMode];
 
 /** What the kernel programs remember of a flow. */
-export const KernelVerdict = { Pass: 1, Drop: 2 } as const;
+export const KernelVerdict = { Pass: 1, Drop: 2, Carry: 3 } as const;
 export type KernelVerdict = (typeof KernelVerdict)[keyof typeof KernelVerdict];
 
 /** The steering programs in the kernel, as far as the data path speaks to them. */
@@ -178,6 +178,54 @@ export interface Steering {
   adopt(policyGeneration: number): void;
 }
 
+/** Numbers that `Carrier.read` tells: packets and bytes of three kinds. */
+export const carrierTotals = 6;
+
+/**
+ * The programs in the kernel that carry redirected flows by themselves, by the number of the flow.
+ * Only `begin` and `remind` are system calls, the rest is shared memory.
+ */
+export interface Carrier {
+  /** Flows with lower numbers can be carried; 0: none. */
+  readonly capacity: number;
+  /**
+   * Know the flow and count its packets; carry none until `setSent` and `setDelivered` agree with
+   * what was counted. Addresses are int32, `entropy` chooses the source port as in TunnelSocket,
+   * `firewall` is its place in the configuration.
+   */
+  begin(
+    flow: number,
+    local: number,
+    remote: number,
+    localPort: number,
+    remotePort: number,
+    protocol: number,
+    cookie: number,
+    entropy: number,
+    firewall: number,
+    interfaceIndex: number,
+  ): void;
+  /** Know it again: the kernel forgets the least recently used, and every flow at a SYN. */
+  remind(flow: number): void;
+  /** Carry it no more, at once. */
+  end(flow: number): void;
+  /** Packets given to the engine since `begin`; int32, wraps around. */
+  given(flow: number, direction: Direction): number;
+  /** How many of these have been sent on. */
+  setSent(flow: number, direction: Direction, count: number): void;
+  /** Packets left to the socket since `begin`; int32, wraps around. */
+  returned(flow: number, direction: Direction): number;
+  /** How many of these have been delivered. */
+  setDelivered(flow: number, direction: Direction, count: number): void;
+  /**
+   * Wire packets and bytes carried by this record, ever: to the firewall from egress, from ingress,
+   * and back.
+   */
+  read(flow: number, totals: Float64Array): void;
+  /** The largest inner packet on the way to a firewall, bytes; 0: nothing is carried there. */
+  setInnerMtu(firewall: number, innerMtu: number): void;
+}
+
 export interface Clock {
   /** CLOCK_MONOTONIC in milliseconds, with fractions. */
   now(): number;
@@ -201,6 +249,7 @@ export type Io = {
   readonly openers: readonly PacketDevice[];
   readonly socket: TunnelSocket;
   readonly steering: Steering;
+  readonly carrier: Carrier;
   readonly clock: Clock;
   readonly readiness: Readiness;
 };

@@ -42,6 +42,8 @@ const receiveRounds = 6;
 const drainMs = 200;
 /** How often the path MTU is asked for again without being told, ticks. */
 const mtuTicks = 100;
+/** The same where the kernel carries flows: what it sends too large comes back as no error. */
+const carriedMtuTicks = 5;
 /**
  * A device of ours is gone: the kernel goes on redirecting into nothing as long as it hears our
  * heart, so the data path must end.
@@ -100,12 +102,18 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
+    path.carried.beginBreath();
     // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
     io.steering.heartbeat(nowMs);
     let work = 0;
     for (let queue = 0; queue < path.devices.length; queue++) {
-      work += this.take(path.devices[queue], this.packets, queue);
+      const device = path.devices[queue];
+      path.carried.beforeQueue(device.direction);
+      const read = this.take(device, this.packets, queue);
+      const isEmpty = read < this.packets.capacity;
+      if (isEmpty) path.carried.afterEmptyQueue(device.direction, queue >> 1);
+      work += read;
     }
     for (let queue = 0; queue < io.openers.length; queue++) {
       work += this.take(io.openers[queue], this.openers, queue);
@@ -121,13 +129,20 @@ export class Loop {
   /** Reinject what has come back; as much in a breath as the queues can have sent in one. */
   private receive(): number {
     const { datagrams } = this;
+    const { carried } = this.path;
     let total = 0;
+    carried.beforeSocket();
     for (let round = 0; round < receiveRounds; round++) {
       const received = this.path.io.socket.receive(datagrams);
-      if (received === 0) break;
       total += received;
-      this.reinject.process(datagrams);
-      if (received < datagrams.capacity) break;
+      if (received > 0) {
+        this.reinject.process(datagrams);
+        carried.settle();
+      }
+      if (received < datagrams.capacity) {
+        carried.afterEmptySocket();
+        break;
+      }
     }
     return total;
   }
@@ -163,6 +178,7 @@ export class Loop {
     if (read === 0) return 0;
     this.redirect.process(batch, this.path.devices[queue], queue >> 1);
     this.encapsulator.flush();
+    this.path.carried.settle();
     return read;
   }
 
@@ -241,6 +257,7 @@ export class Loop {
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
+    path.peers.tellCarrier(path.io.carrier);
     if (mode === this.mode) return;
     this.mode = mode;
     path.io.steering.setMode(mode);
@@ -255,7 +272,8 @@ export class Loop {
     path.flows.sweep(path.nowTick, sweepPerTick);
     this.redirect.expireHeld(path.nowTick);
     this.reinject.expireHeld(path.nowTick);
-    if (path.nowTick - this.lastMtuTick >= mtuTicks) this.updateMtu();
+    const every = path.io.carrier.capacity > 0 ? carriedMtuTicks : mtuTicks;
+    if (path.nowTick - this.lastMtuTick >= every) this.updateMtu();
     this.publish();
   }
 

@@ -6,6 +6,7 @@ import { ipv4Id, ipv4Protocol } from '../parsers/ipv4.ts';
 import type { Reason } from '../parsers/reason.ts';
 import type { Encapsulation } from '../tunnel/encapsulation.ts';
 import type { Arena } from './arena.ts';
+import type { CarriedFlows } from './carried-flows.ts';
 import type { Policy } from './classifier/lookup.ts';
 import type { Counters } from './counters.ts';
 import type { Flows, OnFailure } from './flows.ts';
@@ -28,6 +29,8 @@ export type Path = {
   readonly arena: Arena;
   readonly counters: Counters;
   readonly flows: Flows;
+  /** Those of them that the programs in the kernel carry. */
+  readonly carried: CarriedFlows;
   readonly fragments: Fragments;
   /** Replaced whole by the loop, between batches. */
   policy: Policy;

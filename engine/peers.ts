@@ -14,7 +14,7 @@ import type { Arena } from './arena.ts';
 import { contains, type Prefix } from './classifier/built-in.ts';
 import { type FirewallColumns, openFirewallColumns } from './firewall-columns.ts';
 import type { Gate } from './gate.ts';
-import type { Io, TunnelSocket } from './io.ts';
+import type { Carrier, Io, TunnelSocket } from './io.ts';
 import { Prober } from './probe.ts';
 
 /** What becomes of the flows of a firewall that was lost. */
@@ -255,6 +255,15 @@ export class Peers {
     sentBefore[firewall] = sent;
     returnedBefore[firewall] = returned;
     if (silentSinceMs[firewall] >= 0) this.health[firewall].silent(silentSinceMs[firewall], nowMs);
+  }
+
+  /** To the firewalls that flows stay with, packets go without us; the others' come up. */
+  tellCarrier(carrier: Carrier): void {
+    const { choice, columns, options } = this;
+    for (let i = 0; i < this.count; i++) {
+      const stays = choice.isUsable(i) && (!options.follow || columns.active[i] === 1);
+      carrier.setInnerMtu(i, stays ? this.innerMtu[i] : 0);
+    }
   }
 
   /** How long nothing is due, in whole milliseconds from 1 on. */

@@ -29,6 +29,7 @@ import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
 import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { type Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
+import { mayCarry, teachKernel } from './kernel-share.ts';
 import { Loops } from './loops.ts';
 import {
   createPacket,
@@ -42,7 +43,6 @@ import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { noFirewall } from './peers.ts';
 import { classifyKey, Elsewhere, firewallFor, placeKey } from './placement.ts';
 import { resetBothEnds } from './reset.ts';
-import { teachKernel } from './teach.ts';
 
 export class Redirect {
   private readonly path: Path;
@@ -297,6 +297,7 @@ export class Redirect {
       if (this.isCopy(flow)) return this.end(Reason.PacketLooped);
       const firewall = firewallFor(path, flow, flags);
       if (firewall >= 0) {
+        mayCarry(path, packet.key, flow, flags, device, firewall);
         return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
       }
       if (firewall !== Elsewhere.Pass) return this.stray(firewall, flow, flags, device, link);

@@ -168,7 +168,9 @@ export class Reinject implements CoalescerSink {
     const { key } = this;
     flows.lastSeen[flow] = nowTick;
     this.credit(flow, length);
-    const queue = 2 * flows.link[flow] + flows.directionOf(flow);
+    const direction = flows.directionOf(flow);
+    const queue = 2 * flows.link[flow] + direction;
+    if (key.kind === KeyKind.Plain) this.path.carried.returned(flow, direction);
     this.coalescer.add(at, length, flow, queue);
     if (key.kind !== KeyKind.FirstFragment) return;
     // Known already, unless the firewall made these fragments.

@@ -48,6 +48,7 @@ import {
 } from './bpf/policy.ts';
 import { nicProgram } from './bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
+import { createRecords, stopCarrying } from './carrier.ts';
 import { Closers } from './fd.ts';
 import {
   allocate,
@@ -68,6 +69,8 @@ export interface AttachedSteering {
   /** For `openSteering` in another thread. */
   readonly controlFd: Fd;
   readonly verdictFd: Fd;
+  /** Records of carried flows (carrier.ts); -1 when nothing is carried. */
+  readonly recordsFd: Fd;
   readCounters(): SteeringCounters;
   /**
    * Networks that pass once the policy of `generation` holds (Steering.adopt). Those of other
@@ -88,6 +91,8 @@ export interface AttachedSteering {
   missing(): readonly { readonly interfaceName: string; readonly hook: Hook }[];
   /** Hooks on which others have programs, too: how many run before and after ours. */
   others(): readonly Neighbours[];
+  /** The programs carry no flow by themselves any more. No system call. */
+  stopCarrying(): void;
   /** Takes everything away. Idempotent. */
   detach(): void;
 }
@@ -99,6 +104,7 @@ export type Neighbours = {
   readonly after: number;
 };
 
+/** `records` is -1 when nothing is carried: no program names it then. */
 type Maps = Readonly<Record<SteeringMapName, Fd>>;
 
 /** One program on one hook. */
@@ -112,7 +118,7 @@ type Place = {
   readonly interfaceName: string;
 };
 
-function createMaps(closers: Closers, controlLength: number): Maps {
+function createMaps(closers: Closers, carriedFlows: number): Maps {
   const map = (name: string, type: number, sizes: [number, number, number], flags = 0): Fd => {
     const [keyLength, valueLength, capacity] = sizes;
     const fd = createMap({ name, type, keyLength, valueLength, capacity, flags });
@@ -121,7 +127,7 @@ function createMaps(closers: Closers, controlLength: number): Maps {
   const { size: flowLength } = flowKey;
   const counters: [number, number, number] = [4, counterValue.size, counterNames.length];
   return {
-    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlLength, 1], BPF_F_MMAPABLE),
+    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
     flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowLength, flowValue.size, flowCapacity]),
     networks: map(
       'mp_networks',
@@ -130,6 +136,7 @@ function createMaps(closers: Closers, controlLength: number): Maps {
       BPF_F_NO_PREALLOC,
     ),
     counters: map('mp_counters', BPF_MAP_TYPE_PERCPU_ARRAY, counters),
+    records: carriedFlows === 0 ? -1 : closers.own(createRecords(carriedFlows)),
   };
 }
 
@@ -192,8 +199,7 @@ function attachAll(
   method: AttachMethod,
   closers: Closers,
 ): AttachedSteering {
-  const { size, sizeOfSeveral } = controlPage;
-  const maps = createMaps(closers, policy.spread === undefined ? size : sizeOfSeveral);
+  const maps = createMaps(closers, policy.acceleration?.flows ?? 0);
   openControl(maps.control).words[controlPage.generation / 4] = 1;
   const networks = new Networks(maps.networks);
   const { fd: tun } = policy.tun;
@@ -220,6 +226,7 @@ function attachAll(
     method: method.name,
     controlFd: maps.control,
     verdictFd: maps.flows,
+    recordsFd: maps.records,
     readCounters: () => readCounters(maps.counters),
     setNetworks: (prefixes, generation) => networks.set(prefixes, generation),
     forgetNetworks: (generation) => networks.forgetBefore(generation),
@@ -236,6 +243,7 @@ function attachAll(
           ...attachment.others(),
         }))
         .filter(({ after, before }) => before + after > 0),
+    stopCarrying: () => stopCarrying(maps.control),
     detach: () => closers.closeAll(),
   };
 }
@@ -338,7 +346,7 @@ function openControl(
   controlFd: Fd,
   heartbeatAt: number = controlPage.heartbeat,
 ): { words: Uint32Array; heartbeat: Float64Array } {
-  const page = mapValues(controlFd);
+  const page = mapValues(controlFd, controlPage.size);
   return {
     words: new Uint32Array(page, 0, controlPage.size / 4),
     heartbeat: new Float64Array(page, heartbeatAt, 1),

@@ -53,6 +53,9 @@ export const setsockopt: (
   value: Address,
   length: number,
 ) => number = libc.func('int setsockopt(int, int, int, uintptr_t, uint32_t)');
+export const getsockname: (fd: Fd, address: Address, length: Address) => number = libc.func(
+  'int getsockname(int, uintptr_t, uintptr_t)',
+);
 export const getsockopt: (
   fd: Fd,
   level: number,

@@ -25,6 +25,7 @@ import {
   connect,
   errno,
   type Fd,
+  getsockname,
   LITTLE_ENDIAN,
   setsockopt,
   socket,
@@ -57,6 +58,11 @@ export type TunnelSocketOptions = {
   readonly senders?: number;
   /** Source ports to choose from, both included; absent: the kernel chooses. */
   readonly sourcePorts?: { readonly first: number; readonly last: number };
+  /**
+   * Whether the kernel joins datagrams of equal size before it hands them over; by default it does.
+   * Joined ones can't be carried by the programs in the kernel.
+   */
+  readonly join?: boolean;
   /** Outer TTL; absent: the system's. */
   readonly ttl?: number;
   /** Threads that each have sockets of their own; 1 by default. */
@@ -89,12 +95,10 @@ export function createTunnelSockets(options: TunnelSocketOptions): TunnelSockets
   requireFeature(features.udpJoining);
   const closers = new Closers();
   try {
-    const { ingressPort, port, receiver, senders = defaultSenders, workers: count = 1 } = options;
-    const receive = createReceivers(options.address ?? 0, port, count, receiver, closers);
+    const { ingressPort, port, senders = defaultSenders, workers: count = 1 } = options;
+    const receive = createReceivers(options, port, closers);
     const receiveIngress =
-      ingressPort === undefined
-        ? []
-        : createReceivers(options.address ?? 0, ingressPort, count, receiver, closers);
+      ingressPort === undefined ? [] : createReceivers(options, ingressPort, closers);
     const ports = new SourcePorts(options.sourcePorts);
     const workers = receive.map((fd, worker) => ({
       receive: fd,
@@ -202,27 +206,27 @@ export function receiversOf({ receive, receiveIngress }: TunnelDescriptors): rea
   return receiveIngress === undefined ? [receive] : [receive, receiveIngress];
 }
 
-/** One for each worker, in the order of the workers; `program` chooses among them. */
+/** One for each worker, in the order of the workers; `receiver` chooses among them. */
 function createReceivers(
-  address: number,
+  options: TunnelSocketOptions,
   port: number,
-  count: number,
-  program: Program | undefined,
   closers: Closers,
 ): readonly Fd[] {
-  const fds = Array.from({ length: count }, () =>
-    createReceiver(address, port, count > 1, closers),
-  );
-  if (program !== undefined) attachReceiver(fds[0]!, program);
+  const { receiver, workers = 1 } = options;
+  const fds = Array.from({ length: workers }, () => createReceiver(options, port, closers));
+  if (receiver !== undefined) attachReceiver(fds[0]!, receiver);
   return fds;
 }
 
-function createReceiver(address: number, port: number, shared: boolean, closers: Closers): Fd {
+function createReceiver(options: TunnelSocketOptions, port: number, closers: Closers): Fd {
   const fd = openSocket(closers);
   setBuffer(fd, abi.SO_RCVBUFFORCE, abi.SO_RCVBUF, receiveBufferLength);
-  check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, 1), 'setsockopt(UDP_GRO)');
-  if (shared) check(setOption(fd, abi.SOL_SOCKET, abi.SO_REUSEPORT, 1), 'setsockopt(SO_REUSEPORT)');
-  if (bindTo(fd, address, port) < 0) {
+  const join = options.join === false ? 0 : 1;
+  check(setOption(fd, abi.SOL_UDP, abi.UDP_GRO, join), 'setsockopt(UDP_GRO)');
+  if ((options.workers ?? 1) > 1) {
+    check(setOption(fd, abi.SOL_SOCKET, abi.SO_REUSEPORT, 1), 'setsockopt(SO_REUSEPORT)');
+  }
+  if (bindTo(fd, options.address ?? 0, port) < 0) {
     const code = errno();
     if (code === constants.errno.EADDRINUSE) throw portInUse(`UDP port ${port}`);
     throw callFailed('bind', code);
@@ -260,6 +264,17 @@ function createSender(
   writeSocketAddress(target.view, address, port);
   if (connect(fd, target.address, abi.sockaddr_in.size) < 0) throw connectFailed(errno());
   return fd;
+}
+
+/** What a sender's datagrams come from. Throws SystemError. */
+export function sourceOf(sender: Fd): { readonly address: number; readonly port: number } {
+  const { address, view } = allocate(abi.sockaddr_in.size + 4);
+  view.setUint32(abi.sockaddr_in.size, abi.sockaddr_in.size, LITTLE_ENDIAN);
+  check(getsockname(sender, address, address + abi.sockaddr_in.size), 'getsockname');
+  return {
+    address: view.getInt32(abi.sockaddr_in.sin_addr),
+    port: view.getUint16(abi.sockaddr_in.sin_port),
+  };
 }
 
 /** Hands out the ports of a range, skipping those that somebody holds. */

@@ -27,18 +27,38 @@ export function setAgentNodeOptions(options: readonly string[]): void {
   nodeOptions = options;
 }
 
+const engineCarries = 'acceleration: off\n';
+const kernelCarries = 'acceleration: kernel\n';
+
+/** The engine carries everything. */
 export const agentVxlan: Peer = {
   name: 'agent vxlan',
   route: 'hair-pin',
   wires: ['firewall', 'mtu'],
-  start: (topology) => startHairpin(topology, 'vxlan'),
+  start: (topology) => startHairpin(topology, 'vxlan', engineCarries),
 };
 
 export const agentGeneve: Peer = {
   name: 'agent geneve',
   route: 'hair-pin',
   wires: ['whole', 'firewall', 'mtu'],
-  start: (topology) => startHairpin(topology, 'geneve'),
+  start: (topology) => startHairpin(topology, 'geneve', engineCarries),
+};
+
+/** The programs in the kernel carry what is established. */
+export const agentVxlanKernel: Peer = {
+  name: 'agent vxlan, kernel',
+  route: 'hair-pin',
+  wires: ['whole', 'firewall', 'mtu'],
+  start: (topology) => startHairpin(topology, 'vxlan', kernelCarries),
+};
+
+/** Not with whole packets: a user-space firewall cannot cut what a kernel has wrapped. */
+export const agentGeneveKernel: Peer = {
+  name: 'agent geneve, kernel',
+  route: 'hair-pin',
+  wires: ['firewall', 'mtu'],
+  start: (topology) => startHairpin(topology, 'geneve', kernelCarries),
 };
 
 /**

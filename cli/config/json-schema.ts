@@ -115,9 +115,12 @@ const descriptions: Readonly<Record<string, string>> = {
     'Instead of onTelemetryLoss and onFirewallDown for these connections. Default: inherit.',
   'rules[].firewall': 'Name of the firewall that takes them, or a list of names. Default: any.',
   'rules[].log': 'With log.which: rules, the flow log has these connections. Default: false.',
+  acceleration:
+    'Who carries redirected flows once they are established: kernel or the agent. Default: off.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
   'limits.workers': 'Threads of the data path, each with its share of the flows. Default: 1.',
+  'limits.acceleratedFlows': 'Those that the kernel carries at once. Default: 65536.',
   'limits.busyPoll': 'Look for the next packet for up to 50 us before sleeping. Default: true.',
   metrics: 'The page for Prometheus.',
   'metrics.listen': 'ADDRESS:PORT to serve it on. Default: nowhere.',

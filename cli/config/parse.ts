@@ -156,7 +156,7 @@ function checkSections(
 
 function toConfig(known: Sections, rules: Config['rules']): Config {
   const { group, interfaces, management, ipv6 } = known.workload;
-  const { busyPoll, flows, workers } = known.limits;
+  const { acceleratedFlows, busyPoll, flows, workers } = known.limits;
   return {
     workload: { interfaces, management, group, ipv6 },
     firewalls: known.firewalls,
@@ -166,7 +166,8 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     policy: known.policy,
     default: known.default,
     rules,
-    limits: { flows, busyPoll, workers },
+    acceleration: known.acceleration,
+    limits: { flows, acceleratedFlows, busyPoll, workers },
     control: known.control,
     metrics: known.metrics.listen,
     log: known.log,

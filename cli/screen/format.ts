@@ -71,4 +71,7 @@ export const kernelWords: Readonly<Record<string, string>> = {
   redirected: 'given to the agent',
   reinjected: 'put on the network for the agent',
   droppedQueue: 'dropped: came back for no interface',
+  carriedOut: 'carried to the firewall',
+  carriedBack: 'carried back from the firewall',
+  droppedCarried: 'dropped: could not be written to',
 };

@@ -165,9 +165,12 @@ function drift(status: AgentStatus, colors: Colors): string[] {
   return [...lines, ...repaired];
 }
 
-function flowWords({ flows: { capacity, count, evicted } }: AgentStatus): string {
+function flowWords({ acceleration, flows: { capacity, count, evicted } }: AgentStatus): string {
   const lost = evicted === 0 ? '' : `, ${formatCount(evicted)} evicted for want of room`;
-  return `${formatCount(count)} of ${formatCount(capacity)}${lost}`;
+  const { by, reason } = acceleration;
+  const who = by === 'kernel' ? ', established ones carried by the kernel' : '';
+  const why = reason === '' ? '' : `, none carried by the kernel: ${reason}`;
+  return `${formatCount(count)} of ${formatCount(capacity)}${lost}${who}${why}`;
 }
 
 /** Those that can never match are shown first of those that would be left out. */

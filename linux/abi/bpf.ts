@@ -46,12 +46,23 @@ export const helper = {
   skb_store_bytes: 9,
   redirect: 23,
   skb_load_bytes: 26,
+  skb_change_tail: 38,
   skb_change_head: 43,
+  skb_adjust_room: 50,
   redirect_neigh: 152,
 } as const;
 
 /** bpf_redirect flag: into the receive path of the device instead of out of it. */
 export const BPF_F_INGRESS = 1;
+
+/** enum bpf_adj_room_mode: the room is behind the Ethernet header. */
+export const BPF_ADJ_ROOM_MAC = 1;
+/** Flags of bpf_skb_adjust_room. */
+export const BPF_F_ADJ_ROOM_FIXED_GSO = 1 << 0;
+export const BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 = 1 << 1;
+export const BPF_F_ADJ_ROOM_ENCAP_L4_UDP = 1 << 4;
+/** BPF_F_ADJ_ROOM_ENCAP_L2(length): where in the upper word of the flags the length stands. */
+export const BPF_ADJ_ROOM_ENCAP_L2_SHIFT_HIGH = 56 - 32;
 
 /** struct __sk_buff */
 export const skb = {
@@ -61,6 +72,7 @@ export const skb = {
   queue_mapping: 12,
   protocol: 16,
   vlan_present: 20,
+  gso_size: 176,
 } as const;
 
 /** include/uapi/linux/if_packet.h, values of `pkt_type`. */

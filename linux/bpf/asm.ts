@@ -86,17 +86,20 @@ function arithmetic(opcode: number): Arithmetic {
 
 export const add = arithmetic(ALU64 | 0x00);
 export const sub = arithmetic(ALU64 | 0x10);
+export const mul = arithmetic(ALU64 | 0x20);
+export const div = arithmetic(ALU64 | 0x30);
 export const and = arithmetic(ALU64 | 0x50);
 export const lsh = arithmetic(ALU64 | 0x60);
 export const rsh = arithmetic(ALU64 | 0x70);
 export const mov = arithmetic(ALU64 | 0xb0);
 /** 32-bit operations clear the upper half and take their immediate without sign. */
 export const mul32 = arithmetic(ALU32 | 0x20);
+export const or32 = arithmetic(ALU32 | 0x40);
 export const rsh32 = arithmetic(ALU32 | 0x70);
 /** Unsigned. */
 export const mod32 = arithmetic(ALU32 | 0x90);
-export const xor32 = arithmetic(ALU32 | 0xa0);
 export const and32 = arithmetic(ALU32 | 0x50);
+export const xor32 = arithmetic(ALU32 | 0xa0);
 export const mov32 = arithmetic(ALU32 | 0xb0);
 
 type Jump = {
@@ -130,6 +133,19 @@ export function exit(): Instruction {
 }
 export function label(name: string): Label {
   return { kind: 'label', name };
+}
+
+/** Lower 16 bits of a register from network order to numbers, or back; the others become 0. */
+export function swap16(target: number): Instruction {
+  return instruction(0xdc, { target, immediate: 16 });
+}
+
+/** Atomic `*(target + offset) += source` (BPF_ATOMIC | BPF_ADD, which old kernels call XADD). */
+export function atomicAdd32(target: number, offset: number, source: number): Instruction {
+  return instruction(0xc3, { target, source, offset });
+}
+export function atomicAdd64(target: number, offset: number, source: number): Instruction {
+  return instruction(0xdb, { target, source, offset });
 }
 
 /** BPF_MEM accesses by width: `register = *(source + offset)`, `*(target + offset) = register`. */

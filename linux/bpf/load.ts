@@ -46,8 +46,6 @@ const logLengthMax = 16 * 1024 * 1024;
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
-/** Maps are mapped in whole pages: 4 KiB, or 64 KiB on some arm64 kernels. */
-const pageLength = 4096;
 
 function setU32(region: Region, at: number, value: number): void {
   region.view.setUint32(at, value, LITTLE_ENDIAN);
@@ -96,12 +94,14 @@ export function createMap(map: MapDescription): Fd {
 /**
  * The values of a BPF_F_MMAPABLE map as memory, shared with the programs and other threads. It
  * stays mapped for the life of the process: whoever holds the buffer must never meet a hole.
+ *
+ * @param length of all values together, each rounded up to 8 bytes; the kernel maps whole pages
  */
-export function mapValues(map: Fd): ArrayBuffer {
-  const address = mmap(0, pageLength, PROT_READ_WRITE, MAP_SHARED, map, 0);
+export function mapValues(map: Fd, length: number): ArrayBuffer {
+  const address = mmap(0, length, PROT_READ_WRITE, MAP_SHARED, map, 0);
   // MAP_FAILED is all ones.
   if (address > Number.MAX_SAFE_INTEGER) throw callFailed('mmap(BPF map)', errno());
-  return viewAt(address, pageLength);
+  return viewAt(address, length);
 }
 
 /** The three calls on one element. Keys and values are copied: they may be any bytes. */

@@ -25,6 +25,25 @@ export type ManagementException = {
 
 export type Endpoint4 = { readonly address: Address4; readonly port: number };
 
+/**
+ * The tunnel header, as it stands between outer UDP and inner IPv4 header: the same for all flows
+ * of a direction but for the cookie.
+ */
+export type TunnelTemplate = {
+  /** By Direction; cookie bits are 0. A multiple of 4 bytes, and 14 when it ends in Ethernet. */
+  readonly headers: readonly [Uint8Array, Uint8Array];
+  /** Of the same length: the bits of the cookie, all within one aligned word. */
+  readonly cookieMask: Uint8Array;
+  /** Its last 14 bytes are an Ethernet header, whose addresses do not matter on the way back. */
+  readonly ethernet: boolean;
+};
+
+export type Acceleration = {
+  readonly tunnel: TunnelTemplate;
+  /** How many flows can be carried at once; each has a record of 128 bytes. */
+  readonly flows: number;
+};
+
 /** What is never redirected, and passes the boot guard, too. */
 export type Exclusions = {
   /** Where tunnel packets go to. */
@@ -60,6 +79,8 @@ export type SteeringPolicy = Exclusions & {
   readonly onBoot: 'pass' | 'drop';
   /** A heartbeat older than this is an agent that failed; at most 30 minutes. */
   readonly heartbeatTimeoutMs: number;
+  /** How the programs carry established flows themselves; undefined: the engine carries all. */
+  readonly acceleration: Acceleration | undefined;
   /** Where links outlive the process when `onAgentFailure` is `drop`; on a bpffs, or made one. */
   readonly pinDirectory: string;
 };
@@ -100,7 +121,10 @@ export const queueMask = 0x0000_0fff;
  *     8   u32  mode (SteeringMode of engine/io.ts)
  *     12  u32  generation of remembered verdicts
  *     16  u32  generation of the policy in force: of networks that pass
- *     24  u64  with several workers: the heartbeat of each, in the place of the first
+ *     20  u32  epoch last given to a flow that the programs carry (linux/carrier.ts)
+ *     24  u32  not 0: nothing is carried any more
+ *     64  16 firewalls, as the programs send to them: see carriedPeer
+ *     320 u64  with several workers: the heartbeat of each, in the place of the first
  *
  * Several workers write the same mode and policy, each when it comes to it. Each begins another
  * generation of verdicts when it adopts a policy, so that what the last of them remembered by the
@@ -111,14 +135,29 @@ export const queueMask = 0x0000_0fff;
  * program takes off the constant upper bits. 52 bits of ticks are 146,000 years.
  */
 export const controlPage = {
-  size: 24,
+  size: 320 + 16 * 8,
   heartbeat: 0,
   mode: 8,
   generation: 12,
   policyGeneration: 16,
-  heartbeats: 24,
-  sizeOfSeveral: 24 + 8 * 16,
+  epoch: 20,
+  carryOff: 24,
+  peers: 64,
+  heartbeats: 320,
 } as const;
+/**
+ * Where carried packets go: addresses and port in network order, the interface that leads there,
+ * and the largest inner packet; 0: nothing is carried now.
+ */
+export const carriedPeer = {
+  size: 16,
+  source: 0,
+  target: 4,
+  interfaceIndex: 8,
+  innerMtu: 12,
+  port: 14,
+} as const;
+export const carriedPeersMax = 16;
 export const heartbeatBias = 2 ** 52;
 /** Upper word of the bits of the double 2^52. */
 export const heartbeatBiasHigh = 0x4330_0000;
@@ -134,8 +173,47 @@ export const flowKey = {
   remotePort: 10,
   protocol: 12,
 } as const;
-/** Value: KernelVerdict of engine/io.ts, and the generation in which it holds. */
-export const flowValue = { size: 8, verdict: 0, generation: 4 } as const;
+/**
+ * Value: KernelVerdict of engine/io.ts, and the generation in which it holds; of a flow that the
+ * programs carry, which record it has and the epoch in which the record is its own.
+ */
+export const flowValue = { size: 16, verdict: 0, generation: 4, record: 8, epoch: 12 } as const;
+
+/**
+ * A flow that the programs carry, by its number; in memory that the data path sees too. The first
+ * cache line is read with every packet and hardly written, the second written with every packet.
+ *
+ *     0   u32     epoch; 0: not carried
+ *     4   u32     cookie, as on the wire
+ *     8   u16     outer source port, in network order
+ *     10  u16     which of the control page's firewalls
+ *     12  u32     interface that its packets leave or come in by
+ *     16  u32[2]  by direction: packets that the NIC's program gave to the engine
+ *     24  u32[2]  by direction: how many of them the engine has sent on
+ *     32  u32[2]  by direction: packets from the tunnel that were left to the socket
+ *     40  u32[2]  by direction: how many of them the engine has delivered
+ *     64  u64[2]  carried to the firewall, egress: packets, bytes
+ *     80  u64[2]  carried to the firewall, ingress
+ *     96  u64[2]  brought back
+ *
+ * Packets are as on a wire and bytes their IPv4 lengths, whatever super-packets they were in. As
+ * long as the numbers of a direction differ, packets of the flow are on their way through the
+ * engine, and the next one must follow them.
+ */
+export const carriedRecord = {
+  size: 128,
+  epoch: 0,
+  cookie: 4,
+  sourcePort: 8,
+  peer: 10,
+  interfaceIndex: 12,
+  toEngine: 16,
+  sent: 24,
+  toSocket: 32,
+  delivered: 40,
+  redirected: 64,
+  reinjected: 96,
+} as const;
 /** Flows that the kernel remembers; the least recently used goes first. 64 bytes or so each. */
 export const flowCapacity = 262_144;
 
@@ -173,6 +251,12 @@ export const CounterKind = {
   passedNetwork: 11,
   /** Dropped: the data path has not given a heartbeat yet. */
   droppedStarting: 12,
+  /** Sent to the firewall by the programs themselves. */
+  carriedOut: 13,
+  /** From the firewall, put on the network by the programs themselves. */
+  carriedBack: 14,
+  /** Dropped: the packet could not be written to. */
+  droppedCarried: 15,
 } as const;
 export type CounterKind = (typeof CounterKind)[keyof typeof CounterKind];
 export type CounterName = keyof typeof CounterKind;
@@ -180,7 +264,7 @@ export const counterNames = Object.keys(CounterKind) as CounterName[];
 export const counterValue = { size: 16, packets: 0, bytes: 8 } as const;
 
 /** Maps by the names that the programs use. */
-export type SteeringMapName = 'control' | 'flows' | 'networks' | 'counters';
+export type SteeringMapName = 'control' | 'flows' | 'networks' | 'counters' | 'records';
 
 /** The 32-bit word that a load of these wire bytes gives on a little-endian host. */
 export function networkWord(hostOrder: number): number {

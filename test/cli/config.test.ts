@@ -86,7 +86,8 @@ policy:
 sets: {}
 default: pass
 rules: []
-limits: { flows: 64, workers: 1, busyPoll: false }
+acceleration: kernel
+limits: { flows: 64, acceleratedFlows: 128, workers: 1, busyPoll: false }
 control: { socket: /tmp/x.sock }
 log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
 `,
@@ -164,7 +165,8 @@ log: { level: debug, format: json, flows: /var/log/flows.ndjson, which: rules }
     },
     default: 'pass',
     rules: [],
-    limits: { flows: 64, workers: 1, busyPoll: false },
+    acceleration: 'kernel',
+    limits: { flows: 64, acceleratedFlows: 128, workers: 1, busyPoll: false },
     control: { socket: '/tmp/x.sock' },
     log: { level: 'debug', format: 'json', flows: '/var/log/flows.ndjson', which: 'rules' },
   });

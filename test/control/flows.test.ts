@@ -49,6 +49,7 @@ t.test('a flow is told as the host sees it', async (t) => {
       rule: 'rule 80',
       firewall: 'fw-0',
       state: 'opening',
+      by: 'agent',
       ageMs: 5000,
       idleMs: 5000,
       egress: { packets: 1, bytes: 1000 },

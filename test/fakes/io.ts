@@ -1,6 +1,7 @@
 /** The engine's world in memory: what a test puts in, what the engine wrote out. */
 import type { Arena } from '../../engine/arena.ts';
 import {
+  type Carrier,
   type Clock,
   type DatagramBatch,
   Direction,
@@ -184,6 +185,56 @@ export class FakeSteering implements Steering {
   }
 }
 
+/** Remembers what it was told; a test plays the programs. */
+export class FakeCarrier implements Carrier {
+  readonly capacity = 64;
+  readonly begun: number[] = [];
+  readonly reminded: number[] = [];
+  readonly ended: number[] = [];
+  /** By flow: totals, and numbers by `2 * flow + direction`. */
+  readonly carriedTotals = new Map<number, number[]>();
+  readonly counts = { given: [], sent: [], returned: [], delivered: [] } as Record<
+    'given' | 'sent' | 'returned' | 'delivered',
+    number[]
+  >;
+  innerMtu = 0;
+
+  begin(flow: number): void {
+    this.begun.push(flow);
+    for (const at of [2 * flow, 2 * flow + 1]) {
+      this.counts.given[at] = 0;
+      this.counts.returned[at] = 0;
+      this.counts.sent[at] = -1;
+      this.counts.delivered[at] = -1;
+    }
+  }
+  remind(flow: number): void {
+    this.reminded.push(flow);
+  }
+  end(flow: number): void {
+    this.ended.push(flow);
+  }
+  given(flow: number, direction: Direction): number {
+    return this.counts.given[2 * flow + direction] ?? 0;
+  }
+  setSent(flow: number, direction: Direction, count: number): void {
+    this.counts.sent[2 * flow + direction] = count;
+  }
+  returned(flow: number, direction: Direction): number {
+    return this.counts.returned[2 * flow + direction] ?? 0;
+  }
+  setDelivered(flow: number, direction: Direction, count: number): void {
+    this.counts.delivered[2 * flow + direction] = count;
+  }
+  read(flow: number, totals: Float64Array): void {
+    totals.fill(0);
+    totals.set(this.carriedTotals.get(flow) ?? []);
+  }
+  setInnerMtu(_firewall: number, innerMtu: number): void {
+    this.innerMtu = innerMtu;
+  }
+}
+
 export class FakeClock implements Clock {
   nowMs = 1_000_000;
 
@@ -198,6 +249,7 @@ export type FakeIo = Io & {
   ingress: FakeDevice;
   socket: FakeSocket;
   steering: FakeSteering;
+  carrier: FakeCarrier;
   clock: FakeClock;
 };
 
@@ -212,6 +264,7 @@ export function createFakeIo(arena: Arena): FakeIo {
     openers: [],
     socket: new FakeSocket(arena),
     steering: new FakeSteering(),
+    carrier: new FakeCarrier(),
     clock,
     readiness: {
       wait(timeoutMs: number): boolean {

@@ -4,6 +4,7 @@
  * when it is flushed, and both may refuse. The engine's memory is guarded.
  */
 import { type Arena, createArena } from '../../engine/arena.ts';
+import { CarriedFlows } from '../../engine/carried-flows.ts';
 import type { Policy } from '../../engine/classifier/lookup.ts';
 import {
   countersByteLength,
@@ -30,7 +31,7 @@ import { decodeVirtioHeader } from '../../linux/tun.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
-import { FakeClock, FakeSteering } from '../fakes/io.ts';
+import { FakeCarrier, FakeClock, FakeSteering } from '../fakes/io.ts';
 import { peerOptions } from '../support/engine.ts';
 import { address } from '../support/packets.ts';
 import type { Decoded } from './decode.ts';
@@ -241,21 +242,26 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   });
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
   const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(1));
-  const io = { devices, openers: [], socket, steering, clock, readiness };
+  const carrier = new FakeCarrier();
+  const io = { devices, openers: [], socket, steering, carrier, clock, readiness };
   const gates = createGates(1);
   const [gate] = gates;
   gate.renew(clock.nowMs + 3_600_000);
+  const counters = createCounters();
+  const flows = new Flows(options.flows, flowMemory);
+  const peers = new Peers(peerOptions({}), gates, firewallMemory, arena, encapsulation, io);
   const path: Path = {
     io,
     arena,
-    counters: createCounters(),
-    flows: new Flows(options.flows, flowMemory),
+    counters,
+    flows,
+    carried: new CarriedFlows(carrier, flows, counters, peers.columns),
     fragments: new Fragments(64),
     policy: options.policy,
     encapsulation,
     devices,
     joinUdp: true,
-    peers: new Peers(peerOptions({}), gates, firewallMemory, arena, encapsulation, io),
+    peers,
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,

@@ -14,6 +14,7 @@ import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { createGates } from '../../engine/gate.ts';
 import { Direction } from '../../engine/io.ts';
 import * as abi from '../../linux/abi/net.ts';
+import { noCarrier } from '../../linux/carrier.ts';
 import { openClock } from '../../linux/clock.ts';
 import { openReadiness } from '../../linux/epoll.ts';
 import {
@@ -136,6 +137,7 @@ function start(t: Test, device: Fd) {
       devices: [queue, queue],
       openers: [],
       socket: openTunnelSocket(sockets, arena, datagramBatch),
+      carrier: noCarrier,
       steering: { heartbeat() {}, setMode() {}, remember() {}, adopt() {} },
       clock,
       readiness,

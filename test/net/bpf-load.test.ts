@@ -53,7 +53,7 @@ t.test('a mapped map is the map', async (t) => {
     capacity: 1,
     flags,
   });
-  const words = new Uint32Array(mapValues(map), 0, 4);
+  const words = new Uint32Array(mapValues(map, 16), 0, 4);
   words[3] = 77;
   const value = new Uint8Array(16);
   t.ok(lookupElement(map, new Uint8Array(4), value));

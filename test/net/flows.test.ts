@@ -107,7 +107,7 @@ t.test('connections survive start, gate, reload and stop', async (t) => {
   const rules = [{ name: 'nobody', protocol: 'tcp', remotePort: 9000, action: 'drop' }];
   writeFileSync(agent.configPath, stringify({ ...file, rules }));
   agent.program.signal('SIGHUP');
-  await until('it has reloaded', 5000, () => /reloaded, asked by/.test(agent.program.output));
+  await until('it has reloaded', 5000, () => /reload, asked by/.test(agent.program.output));
   await pause(500);
   t.equal(
     await shell(topology.workload, `timeout 1 socat -u - TCP:${server}:9000 </dev/null; echo $?`),

@@ -98,7 +98,7 @@ t.test('what is wrong, or needs a restart, changes nothing', async (t) => {
   change(agent, { default: 'pass' });
   agent.program.signal('SIGHUP');
   await until('it says so', 5_000, async () =>
-    /reloaded, asked by SIGHUP/.test(agent.program.output),
+    /reload, asked by SIGHUP/.test(agent.program.output),
   );
   t.match(agent.program.output, /"changed":\["default: redirect -> pass"\]/);
   t.equal(await command(hairpin, agent, 'reload'), 'reloaded: the file says what is in force');

@@ -62,6 +62,7 @@ export const basePolicy: AgentPolicy = {
   onAgentFailure: 'pass',
   onBoot: 'pass',
   heartbeatTimeoutMs: 300,
+  acceleration: undefined,
   pinDirectory,
 };
 

@@ -187,6 +187,12 @@ export function startEngine(
         [...packets].map((n, reason) => [reasonNames[reason], n] as const).filter(([, n]) => n > 0),
       );
     },
+    /** Packets and bytes by reason, a tick later. */
+    amounts() {
+      io.clock.nowMs += 100;
+      loop.breathe();
+      return snapshot(openPublishedCounters(shared));
+    },
     put: () => put,
   };
 }

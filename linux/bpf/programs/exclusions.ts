@@ -34,12 +34,11 @@ import {
   networkWord,
   type Prefix4,
 } from '../policy.ts';
+import { keyAt } from './frame.ts';
 
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 
-/** Where the NIC program keeps the flow key, from the frame pointer. */
-export const keyAt = -flowKey.size;
 const local = keyAt + flowKey.local;
 const remote = keyAt + flowKey.remote;
 const localPort = keyAt + flowKey.localPort;
@@ -111,12 +110,20 @@ function tunnelPeers(policy: Exclusions, direction: Direction): Prefix4[] {
   return direction === Direction.Egress ? firewalls : [...firewalls, ...policy.returnFrom];
 }
 
-/** By ports, of whole TCP and UDP packets. R8 holds the protocol. */
-export function portExclusions(policy: Exclusions, direction: Direction): Item[] {
+/**
+ * By ports, of whole TCP and UDP packets. R8 holds the protocol.
+ *
+ * @param tunnel where to jump with what comes from the tunnel
+ */
+export function portExclusions(
+  policy: Exclusions,
+  direction: Direction,
+  tunnel = 'excluded',
+): Item[] {
   return [
     jne.imm(R8, IPPROTO_UDP, 'not-udp'),
     ...dhcp(),
-    ...(direction === Direction.Egress ? tunnelEgress(policy) : tunnelIngress(policy)),
+    ...(direction === Direction.Egress ? tunnelEgress(policy) : tunnelIngress(policy, tunnel)),
     label('not-udp'),
     jne.imm(R8, IPPROTO_TCP, 'not-tcp'),
     ...policy.telemetry.flatMap((endpoint, index) => [
@@ -157,13 +164,13 @@ function tunnelEgress(policy: Exclusions): Item[] {
   ]);
 }
 
-function tunnelIngress(policy: Exclusions): Item[] {
+function tunnelIngress(policy: Exclusions, target: string): Item[] {
   return [
     load16(R1, R10, localPort),
     ...policy.tunnelPorts.map((port) => jeq.imm(R1, networkHalf(port), 'tunnel')),
     goto('not-tunnel'),
     label('tunnel'),
-    ...tunnelPeers(policy, Direction.Ingress).flatMap((p) => whenInside(remote, p, 'excluded')),
+    ...tunnelPeers(policy, Direction.Ingress).flatMap((peer) => whenInside(remote, peer, target)),
     label('not-tunnel'),
   ];
 }

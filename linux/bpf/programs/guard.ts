@@ -8,7 +8,8 @@ import { goto, type Item, label, mov, type Program, R1, R6 } from '../asm.ts';
 import { CounterKind, type Exclusions } from '../policy.ts';
 import { finish, finishing } from './count.ts';
 import { addressExclusions, fragmentExclusions, portExclusions } from './exclusions.ts';
-import { counterAt, onlyIpv4, onlyToUs, readAddresses, readPorts } from './nic.ts';
+import { counterAt } from './frame.ts';
+import { onlyIpv4, onlyToUs, readAddresses, readPorts } from './nic.ts';
 
 export function guardProgram(policy: Exclusions, direction: Direction): Program {
   const items: Item[] = [

@@ -6,7 +6,7 @@
  * 3. read the header, and the ports of a TCP or UDP packet that is no fragment
  * 4. never redirected: go on
  * 5. the engine's heartbeat and mode
- * 6. a remembered verdict
+ * 6. a remembered verdict, or a flow that is carried (carry-out.ts, carry-back.ts)
  * 7. into the TUN device
  *
  * `Go on` is TC_ACT_UNSPEC: other programs and filters on the hook still see the packet.
@@ -33,14 +33,11 @@ import {
   jne,
   jne32,
   jset,
-  jsgt,
   label,
   load8,
   load16,
   load32,
-  loadConstant,
   loadMap,
-  loadMapValue,
   lsh,
   mov,
   mov32,
@@ -49,17 +46,14 @@ import {
   R1,
   R2,
   R3,
-  R4,
   R6,
   R7,
   R8,
   R9,
   R10,
-  rsh,
   store16,
   store32,
   storeImmediate32,
-  sub,
 } from '../asm.ts';
 import {
   CounterKind,
@@ -67,7 +61,6 @@ import {
   type Exclusions,
   flowKey,
   flowValue,
-  heartbeatBiasHigh,
   markBase,
   markMask,
   networkHalf,
@@ -75,9 +68,9 @@ import {
   openingQueueOf,
   queueOf,
   type SteeringPolicy,
-  tickShift,
-  ticksPerMs,
 } from '../policy.ts';
+import { carryBack } from './carry-back.ts';
+import { carryOut } from './carry-out.ts';
 import { finish, finishing } from './count.ts';
 import {
   addressExclusions,
@@ -85,27 +78,29 @@ import {
   IPPROTO_TCP,
   IPPROTO_UDP,
   ipv6Exclusions,
-  keyAt,
   portExclusions,
 } from './exclusions.ts';
-import { addWorkersQueues, chooseWorker, loadHeartbeat } from './spread.ts';
+import {
+  counterAt,
+  ipAt,
+  ipv6At,
+  keyAt,
+  networkAt,
+  transportAt,
+  typeAt,
+  workerAt,
+} from './frame.ts';
+import { jumpUnlessAlive } from './heartbeat.ts';
+import { readPacket, readPacketFromR2 } from './read-packet.ts';
+import { addWorkersQueues, chooseWorker } from './spread.ts';
 
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
 const IPPROTO_ICMPV6 = 58;
 const ethernetLength = 14;
 
-/** The stack, from the frame pointer down. */
-const ipAt = keyAt - 24;
-/** TCP up to its flags. */
-const transportAt = ipAt - 16;
-const transportLength = { tcp: 14, udp: 4 } as const;
+const transportLength = { tcp: 14, udp: 8 } as const;
 const tcpFlagsAt = transportAt + 13;
-const ipv6At = transportAt - 40;
-const typeAt = ipv6At - 8;
-const networkAt = typeAt - 8;
-export const counterAt = networkAt - 8;
-const workerAt = counterAt - 8;
 
 /**
  * What R7 says of the key: without ports; whole; whole, and of a packet that opens a connection.
@@ -124,15 +119,16 @@ export function nicProgram(policy: SteeringPolicy, ordinal: number, direction: D
     ...readAddresses(direction),
     ...addressExclusions(policy, direction),
     ...readPorts(direction),
-    ...portExclusions(policy, direction),
+    ...portExclusions(policy, direction, policy.acceleration && 'from-tunnel'),
     goto('control'),
     label('fragment'),
     ...fragmentExclusions(policy, direction),
     label('control'),
     ...(policy.spread ? chooseWorker(policy.spread, keyAt, workerAt) : []),
     ...obeyControl(policy),
-    ...obeyVerdict(),
+    ...obeyVerdict(policy),
     ...redirect(policy, queueOf(ordinal, direction), openingQueueOf(policy, ordinal, direction)),
+    ...carry(policy, ordinal, direction),
     ...ends(policy),
     ...finishing(counterAt),
   ];
@@ -194,20 +190,6 @@ function dropIpv6(): Item[] {
     ...ipv6Exclusions(ipv6At),
     label('ipv6-dropped'),
     ...finish(TC_ACT_SHOT, CounterKind.droppedIpv6),
-  ];
-}
-
-/** `length` bytes of the packet from a constant offset; R0 is not 0 when there are fewer. */
-function readPacket(offset: number, stackAt: number, length: number): Item[] {
-  return [mov.imm(R2, offset), ...readPacketFromR2(stackAt, length)];
-}
-function readPacketFromR2(stackAt: number, length: number): Item[] {
-  return [
-    mov.reg(R1, R6),
-    mov.reg(R3, R10),
-    add.imm(R3, stackAt),
-    mov.imm(R4, length),
-    call(helper.skb_load_bytes),
   ];
 }
 
@@ -274,22 +256,9 @@ function keyPorts(direction: Direction): Item[] {
   ];
 }
 
-/**
- * The age of the heartbeat, signed: another processor may have written one that is newer than our
- * clock. A page that was never written is as old as can be. Policy.ts says how the heartbeat is
- * written.
- */
 function obeyControl(policy: SteeringPolicy): Item[] {
   return [
-    call(helper.ktime_get_ns),
-    loadMapValue(R9, 'control'),
-    rsh.imm(R0, tickShift),
-    loadConstant(R1, heartbeatBiasHigh, 0),
-    add.reg(R0, R1),
-    ...loadHeartbeat(policy, workerAt),
-    ...(policy.onBoot === 'drop' ? [jeq.imm(R1, 0, 'starting')] : []),
-    sub.reg(R0, R1),
-    jsgt.imm(R0, Math.ceil(policy.heartbeatTimeoutMs * ticksPerMs), 'agent-dead'),
+    ...jumpUnlessAlive(policy, 'agent-dead', policy.onBoot === 'drop' ? 'starting' : undefined),
     load32(R1, R9, controlPage.mode),
     jeq.imm(R1, SteeringMode.Pass, 'mode-pass'),
     jeq.imm(R1, SteeringMode.Drop, 'mode-drop'),
@@ -300,7 +269,7 @@ function obeyControl(policy: SteeringPolicy): Item[] {
  * A packet that opens a connection deletes what was remembered of the last one on its ports, which
  * must not rule it. Then, unless everything is to come up, the networks that pass, and the verdict.
  */
-function obeyVerdict(): Item[] {
+function obeyVerdict(policy: SteeringPolicy): Item[] {
   return [
     jne.imm(R7, keyOpens, 'ask'),
     loadMap(R1, 'flows'),
@@ -317,12 +286,13 @@ function obeyVerdict(): Item[] {
     add.imm(R2, keyAt),
     call(helper.map_lookup_elem),
     jeq.imm(R0, 0, 'redirect'),
+    load32(R3, R0, flowValue.verdict),
+    ...(policy.acceleration === undefined ? [] : [jeq.imm(R3, KernelVerdict.Carry, 'carry')]),
     load32(R1, R0, flowValue.generation),
     load32(R2, R9, controlPage.generation),
     jne.reg(R1, R2, 'redirect'),
-    load32(R1, R0, flowValue.verdict),
-    jeq.imm(R1, KernelVerdict.Pass, 'verdict-pass'),
-    jeq.imm(R1, KernelVerdict.Drop, 'verdict-drop'),
+    jeq.imm(R3, KernelVerdict.Pass, 'verdict-pass'),
+    jeq.imm(R3, KernelVerdict.Drop, 'verdict-drop'),
   ];
 }
 
@@ -358,6 +328,21 @@ function redirect(policy: SteeringPolicy, queue: number, openingQueue: number): 
     mov.reg(R7, R0),
     mov.imm(R8, CounterKind.redirected),
     goto('finish'),
+  ];
+}
+
+/** Established flows, without the engine; what is not plain goes to it as if there were none. */
+function carry(policy: SteeringPolicy, ordinal: number, direction: Direction): Item[] {
+  const { acceleration, interfaces } = policy;
+  if (acceleration === undefined) return [];
+  return [
+    ...carryOut(acceleration.tunnel, direction, 'not-carried'),
+    label('not-carried'),
+    mov.imm(R7, keyWhole),
+    goto('redirect'),
+    ...(direction === Direction.Ingress
+      ? carryBack(policy, acceleration.tunnel, interfaces[ordinal]!, 'excluded')
+      : []),
   ];
 }
 

@@ -15,6 +15,7 @@ const status = JSON.parse(readFileSync('test/golden/screen/status.json', 'utf8')
 
 function flow(localPort: number, bytes: number, more: Partial<FlowRow> = {}): FlowRow {
   return {
+    by: 'agent',
     protocol: 'tcp',
     local: '10.1.0.10',
     localPort,

@@ -1,4 +1,7 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import t from 'tap';
+import { tunnelTemplateOf } from '../../../cli/tunnel-template.ts';
+import { type Config, defaults } from '../../../engine/config.ts';
 import { Direction } from '../../../engine/io.ts';
 import { encode, type Program, programLength } from '../../../linux/bpf/asm.ts';
 import {
@@ -29,9 +32,10 @@ const policy: SteeringPolicy = {
   onAgentFailure: 'drop',
   onBoot: 'drop',
   heartbeatTimeoutMs: 1000,
+  acceleration: undefined,
   pinDirectory: '/run/x',
 };
-const maps = { control: 3, flows: 4, counters: 5, networks: 6 };
+const maps = { control: 3, flows: 4, counters: 5, networks: 6, records: 7 };
 
 t.test('programs encode, and stay small', async (t) => {
   const table: [Program, number][] = [
@@ -45,6 +49,43 @@ t.test('programs encode, and stay small', async (t) => {
     const length = programLength(program.items);
     t.ok(length <= limit, `${program.name}: ${length} instructions, at most ${limit}`);
     t.equal(encode(program.items, maps).length, 8 * length);
+  }
+});
+
+const { tunnel } = defaults;
+const vxlan = { ...tunnel.vxlan, egressVni: 801, ingressVni: 800, ingressPort: 4789 };
+const encapsulations = ['geneve', 'gwlb', 'gcp', 'vxlan'] as const;
+
+/** With which the programs carry flows by themselves. */
+function carrying(encapsulation: Config['tunnel']['encapsulation']): SteeringPolicy {
+  const settings = { ...tunnel, encapsulation, mtu: 0, port: tunnel.port[encapsulation], vxlan };
+  return { ...policy, acceleration: { tunnel: tunnelTemplateOf(settings), flows: 1024 } };
+}
+
+t.test('programs, byte for byte', async (t) => {
+  const golden = 'test/golden/programs.json';
+  const programs: [string, Program][] = [
+    ['egress', nicProgram(policy, 0, Direction.Egress)],
+    ['ingress', nicProgram(policy, 0, Direction.Ingress)],
+    ['tun', tunProgram(policy)],
+    ...encapsulations.flatMap((name): [string, Program][] => [
+      [`egress, ${name}`, nicProgram(carrying(name), 0, Direction.Egress)],
+      [`ingress, ${name}`, nicProgram(carrying(name), 0, Direction.Ingress)],
+    ]),
+  ];
+  const bytes = Object.fromEntries(
+    programs.map(([name, { items }]) => {
+      const hex = Buffer.from(encode(items, maps)).toString('hex');
+      return [name, hex.match(/.{16}/g) ?? []];
+    }),
+  );
+  if (process.argv.includes('--update')) {
+    writeFileSync(golden, `${JSON.stringify(bytes, null, 2)}\n`);
+  }
+  t.same(bytes, JSON.parse(readFileSync(golden, 'utf8')));
+  for (const [name, slots] of Object.entries(bytes)) {
+    // The verifier of 5.10 walks a million instructions at most, and a program may have as many.
+    t.ok(slots.length < 800, `${name}: ${slots.length} instructions`);
   }
 });
 

@@ -1,0 +1,68 @@
+/**
+ * Whether the programs in the kernel may carry established flows by themselves, and what they need
+ * for it.
+ */
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
+import type { Acceleration } from '../linux/bpf/policy.ts';
+import type { CarrierPeer } from '../linux/carrier.ts';
+import { routeTo } from '../linux/netlink.ts';
+import { sourceOf, type TunnelDescriptors } from '../linux/udp.ts';
+import type { Links } from './host-policy.ts';
+import { tunnelTemplateOf } from './tunnel-template.ts';
+
+export type AccelerationPlan = {
+  /** What the programs are made with; undefined: the engine carries everything. */
+  readonly acceleration: Acceleration | undefined;
+  /** Why it is not as it was asked for; empty when it is. */
+  readonly reason: string;
+};
+
+/**
+ * What comes back from a firewall must come in by an interface that the programs are on.
+ *
+ * @throws SystemError when there is no route to a firewall
+ */
+export function planAcceleration(config: Settings, links: Links): AccelerationPlan {
+  if (config.acceleration === 'off') return { acceleration: undefined, reason: '' };
+  if (tunnelPortsOf(config.tunnel).length > 1) {
+    return withoutAcceleration('the tunnel has a port for each direction');
+  }
+  if (config.limits.workers > 1) {
+    return withoutAcceleration('there are several data-path workers (limits.workers)');
+  }
+  const steered = new Set(links.interfaces.map(({ index }) => index));
+  const elsewhere = config.firewalls.find(
+    ({ address }) => !steered.has(routeTo(address).interfaceIndex),
+  );
+  if (elsewhere !== undefined) {
+    return withoutAcceleration(
+      `the way to ${elsewhere.name} is by an interface that is not a workload's`,
+    );
+  }
+  const { acceleratedFlows, flows } = config.limits;
+  return {
+    acceleration: {
+      tunnel: tunnelTemplateOf(config.tunnel),
+      flows: Math.min(acceleratedFlows, flows),
+    },
+    reason: '',
+  };
+}
+
+export function withoutAcceleration(reason: string): AccelerationPlan {
+  return { acceleration: undefined, reason };
+}
+
+/** The firewalls as the sockets have them: the same source address and ports, flow by flow. */
+export function carrierPeersOf(sockets: TunnelDescriptors): CarrierPeer[] {
+  return sockets.peers.map(({ address, port, senders }) => {
+    const sources = senders.map(sourceOf);
+    return {
+      address,
+      port,
+      source: sources[0]!.address,
+      sourcePorts: sources.map((source) => source.port),
+      interfaceIndex: routeTo(address).interfaceIndex,
+    };
+  });
+}

@@ -1,0 +1,237 @@
+/**
+ * A packet of a flow that the programs carry, from the workload's interface to the firewall:
+ *
+ * 1. the flow's record
+ * 2. plain, fits the tunnel, nothing of it still on its way through the engine; else to the engine
+ * 3. room for the outer headers, which are written on the stack
+ * 4. out by the interface that leads to the firewall, with our mark
+ *
+ * The outer UDP checksum is 0 (RFC 7348 section 4.3, RFC 8926 section 3.3): the kernel cuts a
+ * super-packet without computing one. Outer DF is set, DSCP is copied, ECN is not.
+ */
+import type { Direction } from '../../../engine/io.ts';
+import {
+  BPF_ADJ_ROOM_ENCAP_L2_SHIFT_HIGH,
+  BPF_ADJ_ROOM_MAC,
+  BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+  BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+  BPF_F_ADJ_ROOM_FIXED_GSO,
+  helper,
+  skb,
+  TC_ACT_SHOT,
+} from '../../abi/bpf.ts';
+import {
+  add,
+  and,
+  and32,
+  call,
+  goto,
+  type Item,
+  jeq,
+  jgt,
+  jlt,
+  jne,
+  label,
+  load8,
+  load16,
+  load32,
+  loadConstant,
+  lsh,
+  mov,
+  mov32,
+  or32,
+  R0,
+  R1,
+  R2,
+  R3,
+  R4,
+  R5,
+  R6,
+  R7,
+  R8,
+  R10,
+  store16,
+  store32,
+  storeImmediate16,
+  storeImmediate32,
+  sub,
+  swap16,
+  xor32,
+} from '../asm.ts';
+import {
+  CounterKind,
+  carriedPeer,
+  carriedRecord,
+  markBase,
+  networkHalf,
+  type TunnelTemplate,
+} from '../policy.ts';
+import {
+  countCarried,
+  findPeer,
+  findRecord,
+  measure,
+  noteOrder,
+  onlyInOrder,
+  onlyPlain,
+  sumWords,
+} from './carry.ts';
+import { finish } from './count.ts';
+import { IPPROTO_UDP } from './exclusions.ts';
+import { interfaceAt, ipAt, lengthAt, outerAt } from './frame.ts';
+
+const ethernetLength = 14;
+const innerEthernetLength = 14;
+export const ipv4UdpLength = 28;
+const outerTtl = 64;
+const dontFragment = 0x4000;
+const largestPacket = 65_535;
+const dscpMask = 0xfc;
+
+/** Entered with the flow map's value in R0; `toEngine` is where R7 may be anything. */
+export function carryOut(template: TunnelTemplate, direction: Direction, toEngine: string): Item[] {
+  const outerLength = ipv4UdpLength + template.headers[direction].length;
+  return [
+    label('carry'),
+    ...findRecord(toEngine),
+    mov.imm(R8, direction),
+    ...onlyPlain('out', 'hand-over'),
+    ...findPeer(R5),
+    load16(R4, R5, carriedPeer.innerMtu),
+    ...measure('out', 'hand-over', true),
+    ...onlyInOrder(carriedRecord.toEngine, carriedRecord.sent, 'hand-over'),
+    ...writeOuter(template, direction, outerLength),
+    ...onlyWhole(direction),
+    ...makeRoom(template, outerLength),
+    ...countCarried(R7, carriedRecord.redirected + 16 * direction),
+    ...sendOuter(outerLength),
+    label('hand-over'),
+    ...noteOrder(carriedRecord.toEngine),
+    goto(toEngine),
+  ];
+}
+
+/** On the stack; R5 is the firewall. */
+function writeOuter(template: TunnelTemplate, direction: Direction, outerLength: number): Item[] {
+  return [
+    load32(R1, R5, carriedPeer.interfaceIndex),
+    store32(R10, interfaceAt, R1),
+    load32(R3, R10, lengthAt),
+    jgt.imm(R3, largestPacket - outerLength, 'hand-over'),
+    // UDP length first, then IPv4's.
+    add.imm(R3, outerLength - 20),
+    mov.reg(R1, R3),
+    swap16(R1),
+    store16(R10, outerAt + 24, R1),
+    add.imm(R3, 20),
+    swap16(R3),
+    store16(R10, outerAt + 2, R3),
+    load8(R1, R10, ipAt + 1),
+    and.imm(R1, dscpMask),
+    lsh.imm(R1, 8),
+    add.imm(R1, 0x45),
+    store16(R10, outerAt, R1),
+    storeImmediate16(R10, outerAt + 4, 0),
+    storeImmediate16(R10, outerAt + 6, networkHalf(dontFragment)),
+    storeImmediate32(R10, outerAt + 8, outerTtl | (IPPROTO_UDP << 8)),
+    load32(R1, R5, carriedPeer.source),
+    store32(R10, outerAt + 12, R1),
+    load32(R1, R5, carriedPeer.target),
+    store32(R10, outerAt + 16, R1),
+    load16(R1, R7, carriedRecord.sourcePort),
+    store16(R10, outerAt + 20, R1),
+    load16(R1, R5, carriedPeer.port),
+    store16(R10, outerAt + 22, R1),
+    storeImmediate16(R10, outerAt + 26, 0),
+    ...sumWords(outerAt, 5),
+    xor32.imm(R1, 0xffff),
+    store16(R10, outerAt + 10, R1),
+    ...writeTunnel(template, direction),
+  ];
+}
+
+function writeTunnel({ cookieMask, headers }: TunnelTemplate, direction: Direction): Item[] {
+  const bytes = headers[direction];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const mask = new DataView(cookieMask.buffer, cookieMask.byteOffset, cookieMask.byteLength);
+  const items: Item[] = [];
+  for (let at = 0; at < bytes.length; at += 4) {
+    const target = outerAt + ipv4UdpLength + at;
+    if (bytes.length - at < 4) {
+      items.push(storeImmediate16(R10, target, view.getUint16(at, true)));
+    } else if (mask.getInt32(at, true) === 0) {
+      items.push(storeImmediate32(R10, target, view.getInt32(at, true)));
+    } else {
+      items.push(
+        load32(R1, R7, carriedRecord.cookie),
+        and32.imm(R1, mask.getInt32(at, true)),
+        or32.imm(R1, view.getInt32(at, true)),
+        store32(R10, target, R1),
+      );
+    }
+  }
+  return items;
+}
+
+/** What a NIC has padded to the smallest frame loses the padding; nothing else may differ. */
+function onlyWhole(direction: Direction): Item[] {
+  return [
+    load32(R1, R6, skb.len),
+    sub.imm(R1, ethernetLength),
+    load32(R2, R10, lengthAt),
+    jeq.reg(R1, R2, 'out-whole'),
+    ...(direction === 0
+      ? [goto('hand-over')]
+      : [
+          jlt.reg(R1, R2, 'hand-over'),
+          load32(R3, R6, skb.gso_size),
+          jne.imm(R3, 0, 'hand-over'),
+          mov.reg(R1, R6),
+          add.imm(R2, ethernetLength),
+          mov.imm(R3, 0),
+          call(helper.skb_change_tail),
+          jne.imm(R0, 0, 'hand-over'),
+        ]),
+    label('out-whole'),
+  ];
+}
+
+function makeRoom(template: TunnelTemplate, outerLength: number): Item[] {
+  const flags =
+    BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+  const inner = template.ethernet ? innerEthernetLength << BPF_ADJ_ROOM_ENCAP_L2_SHIFT_HIGH : 0;
+  return [
+    mov.reg(R1, R6),
+    mov.imm(R2, outerLength),
+    mov.imm(R3, BPF_ADJ_ROOM_MAC),
+    loadConstant(R4, inner, flags),
+    call(helper.skb_adjust_room),
+    jne.imm(R0, 0, 'hand-over'),
+  ];
+}
+
+function sendOuter(outerLength: number): Item[] {
+  return [
+    mov.reg(R1, R6),
+    mov.imm(R2, ethernetLength),
+    mov.reg(R3, R10),
+    add.imm(R3, outerAt),
+    mov.imm(R4, outerLength),
+    mov.imm(R5, 0),
+    call(helper.skb_store_bytes),
+    jeq.imm(R0, 0, 'out-written'),
+    ...finish(TC_ACT_SHOT, CounterKind.droppedCarried),
+    label('out-written'),
+    // The program on the way out takes it off.
+    mov32.imm(R1, markBase),
+    store32(R6, skb.mark, R1),
+    load32(R1, R10, interfaceAt),
+    mov.imm(R2, 0),
+    mov.imm(R3, 0),
+    mov.imm(R4, 0),
+    call(helper.redirect_neigh),
+    mov.reg(R7, R0),
+    mov.imm(R8, CounterKind.carriedOut),
+    goto('finish'),
+  ];
+}
