@@ -47,7 +47,7 @@ async function settled(agent: Agent): Promise<Status> {
 }
 
 /** Fates of packets that came from the tunnel, not from the kernel. */
-const fromTunnel = /^(reinjected|tunnel-|flow-unknown|flow-not)/;
+const fromTunnel = /^(reinjected|probe-|tunnel-|flow-unknown|flow-not)/;
 
 /** What the engine says it read from the device, by its fates. */
 function readByEngine({ counters }: Status): number {
