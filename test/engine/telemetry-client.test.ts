@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type ServerOptions } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
+import { connect } from 'node:tls';
 import t from 'tap';
 import { GateCause, gateCauseNames } from '../../engine/gate.ts';
 import { TelemetryClient, type TelemetryCredentials } from '../../engine/telemetry-client.ts';
@@ -204,6 +206,25 @@ t.test('what is no HTTPS at all', async (t) => {
   t.equal(cause, 'telemetry-unreachable');
   t.equal(failure?.cause, GateCause.TelemetryUnreachable);
   t.match(failure?.message, /ECONNREFUSED/);
+});
+
+t.test('nothing is told over TLS 1.1', async (t) => {
+  const old = { minVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' } as const;
+  const { seen, url } = await serve(t, ok, { ...old, maxVersion: 'TLSv1.1' });
+  const { cause } = await post(t, url);
+  t.equal(cause, 'telemetry-protocol');
+  t.equal(seen.requests, 0);
+
+  const { hostname, port } = new URL(url);
+  const willing = connect({
+    host: hostname,
+    port: Number(port),
+    ca: authority.certificate,
+    ...old,
+  });
+  t.teardown(() => willing.destroy());
+  await once(willing, 'secureConnect');
+  t.equal(willing.getProtocol(), 'TLSv1.1', 'the endpoint does speak it');
 });
 
 t.test('one connection for many posts; one that went stale is replaced unnoticed', async (t) => {
