@@ -4,10 +4,10 @@
  * a running agent.
  */
 import { request } from '../../control/client.ts';
-import type { AgentStatus } from '../../control/status.ts';
+import type { AgentStatus, FirewallStatus } from '../../control/status.ts';
 import { readConfigFile } from '../config/file.ts';
 import { drawFindings } from '../doctor/draw.ts';
-import { broken, type Finding, fine, risk } from '../doctor/finding.ts';
+import { broken, brokenBy, type Finding, fine, risk } from '../doctor/finding.ts';
 import { hostFindings } from '../doctor/host.ts';
 import { kernelFindings } from '../doctor/kernel.ts';
 import { pathFindings } from '../doctor/path.ts';
@@ -21,7 +21,7 @@ export async function doctor(options: { config: string; json: boolean }): Promis
   for (const firewall of config.firewalls) {
     findings.push(...(await pathFindings(config, firewall)));
   }
-  findings.push(await agentFinding(config.control.socket));
+  findings.push(...(await agentFindings(config.control.socket)));
   process.stdout.write(
     options.json
       ? `${JSON.stringify(findings, null, 2)}\n`
@@ -31,14 +31,39 @@ export async function doctor(options: { config: string; json: boolean }): Promis
   return isBroken ? ExitCode.Unhealthy : ExitCode.Ok;
 }
 
-async function agentFinding(socket: string): Promise<Finding> {
+/** What only a running agent knows: whether firewalls return packets, and what others changed. */
+async function agentFindings(socket: string): Promise<Finding[]> {
   try {
-    const { cause, state } = (await request(socket, 'GET', '/status')).body as AgentStatus;
-    if (state === 'redirecting') return fine('agent', 'runs and redirects');
-    return risk('agent', `runs, ${state}: ${cause}`, 'microperimeter status has more.');
+    const status = (await request(socket, 'GET', '/status')).body as AgentStatus;
+    // One that is only starting has nothing more to tell.
+    if (!('firewalls' in status)) return [risk('agent', 'is starting', 'Ask again in a moment.')];
+    return [stateFinding(status), ...status.firewalls.map(firewallFinding), driftFinding(status)];
   } catch (error) {
     const code = (error as { code?: unknown }).code;
-    if (code === 'ERR_NOT_RUNNING') return fine('agent', 'does not run');
-    return broken('agent', error instanceof Error ? error.message : String(error), '');
+    return [code === 'ERR_NOT_RUNNING' ? fine('agent', 'does not run') : brokenBy('agent', error)];
   }
+}
+
+function stateFinding({ cause, state }: AgentStatus): Finding {
+  if (state === 'redirecting') return fine('agent', 'runs and redirects');
+  return risk('agent', `runs, ${state}: ${cause}`, 'microperimeter status has more.');
+}
+
+function firewallFinding({ name, probe, usable, why }: FirewallStatus): Finding {
+  const check = `firewall ${name}`;
+  if (!usable) {
+    const advice =
+      'Look at its telemetry endpoint, and whether UDP to the tunnel port comes back to this host: ' +
+      'docs/troubleshooting.md.';
+    return broken(check, `not usable: ${why}`, advice);
+  }
+  const answers =
+    probe.state === 'answered' ? `, answers in ${probe.roundTripMs.toFixed(2)} ms` : '';
+  return fine(check, `takes telemetry${answers}`);
+}
+
+function driftFinding({ drift, interfaces }: AgentStatus): Finding {
+  const found = [...drift, ...interfaces.flatMap((link) => link.drift)];
+  if (found.length === 0) return fine('drift', 'none: the kernel is as the agent left it');
+  return risk('drift', found.join('; '), 'Other programs share the hooks, or changed them.');
 }

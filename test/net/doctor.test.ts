@@ -53,11 +53,13 @@ t.test('doctor', async (t) => {
   await t.test('a host that is well, with the agent running', async (t) => {
     const { code, findings } = await doctor(hairpin, configPath);
     t.equal(code, 0, JSON.stringify(findings.filter(({ level: found }) => found === 'broken')));
-    for (const check of ['kernel', 'eBPF', 'capabilities', 'interfaces', 'agent']) {
+    const checks = ['kernel', 'eBPF', 'capabilities', 'interfaces', 'agent', 'drift'];
+    for (const check of checks) {
       t.equal(level(findings, check), 'fine', check);
     }
     t.match(words(findings, 'tunnel to lab-firewall'), /beyond 10\.1\.0\.1, /);
     t.match(words(findings, 'MTU to lab-firewall'), /^1500 bytes, 1452 of them/);
+    t.match(words(findings, 'firewall lab-firewall'), /takes telemetry, answers in/);
     t.match(words(findings, 'telemetry to lab-firewall'), /answers in \d+ ms/);
     t.same(compareHostStates(before, readHostState(topology.workload)), [], 'no trace');
   });
