@@ -9,7 +9,7 @@ import { fragments, udp } from '../support/packets.ts';
 
 const [source = '', target = '', port = '', size = ''] = process.argv.slice(2);
 const ourPort = 6500;
-const waitMs = 2000;
+const waitMs = 5000;
 
 const payload = randomBytes(Number(size));
 const hash = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');

@@ -4,7 +4,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { run } from '../../lab/program.ts';
+import { run, until } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { shell, startHairpin } from '../support/hairpin.ts';
 
@@ -20,8 +20,10 @@ for (const firewall of ['builtin', 'vxlan'] as const) {
       [topology.server, topology.workload, server, workload],
       [topology.workload, topology.server, workload, server],
     ] as const) {
-      const echo = shell(to, 'timeout 3 socat -b16384 -T1 UDP-LISTEN:7000 EXEC:cat; true');
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      const echo = shell(to, 'timeout 20 socat -b16384 -T1 UDP-LISTEN:7000 EXEC:cat; true');
+      await until('the echo listens', 5000, async () =>
+        (await shell(to, 'ss -Hlun sport = :7000')).includes(':7000'),
+      );
       const args = [sender, source, target, '7000', '9000'];
       const { output, errors } = await run(from, process.execPath, args);
       const [sent, received] = output.trim().split(' ');
