@@ -4,9 +4,10 @@
  */
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { run, until } from '../../lab/program.ts';
+import { run } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
-import { shell, startHairpin } from '../support/hairpin.ts';
+import { startEcho } from '../support/echo.ts';
+import { startHairpin } from '../support/hairpin.ts';
 
 const { server, workload } = addresses;
 const sender = fileURLToPath(new URL('./fragment-sender.js', import.meta.url));
@@ -20,15 +21,12 @@ for (const firewall of ['builtin', 'vxlan'] as const) {
       [topology.server, topology.workload, server, workload],
       [topology.workload, topology.server, workload, server],
     ] as const) {
-      const echo = shell(to, 'timeout 20 socat -b16384 -T1 UDP-LISTEN:7000 EXEC:cat; true');
-      await until('the echo listens', 5000, async () =>
-        (await shell(to, 'ss -Hlun sport = :7000')).includes(':7000'),
-      );
+      const { ended } = await startEcho(to);
       const args = [sender, source, target, '7000', '9000'];
       const { output, errors } = await run(from, process.execPath, args);
       const [sent, received] = output.trim().split(' ');
       t.equal(received, sent, `from ${source}${errors}`);
-      await echo;
+      await ended;
     }
     const { counters } = (await agent.status())!;
     t.ok(counters.redirected!.packets >= 14 && counters.reinjected!.packets >= 14);

@@ -6,6 +6,7 @@ import t from 'tap';
 import { parse, stringify } from 'yaml';
 import { pause, run, start, until } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
+import { startEcho } from '../support/echo.ts';
 import { shell, startHairpin } from '../support/hairpin.ts';
 import { transfer } from '../support/transfer.ts';
 import { bothWays, look, preloaded, withWorkers } from '../support/workers.ts';
@@ -32,13 +33,12 @@ for (const workers of [2, 4]) {
       const hairpin = await startHairpin(t, withWorkers(workers, options));
       const agent = await hairpin.startAgent();
       for (const [from, to, source, target] of bothWays(hairpin.topology)) {
-        const echo = shell(to, 'timeout 3 socat -b16384 -T1 UDP-LISTEN:7000 EXEC:cat; true');
-        await pause(300);
+        const { ended } = await startEcho(to);
         const args = [sender, source, target, '7000', '9000'];
         const { errors, output } = await run(from, process.execPath, args);
         const [sent, received] = output.trim().split(' ');
         t.equal(received, sent, `from ${source}${errors}`);
-        await echo;
+        await ended;
       }
       const { packets } = await look(agent);
       t.equal(packets('fragment-unmatched') + packets('fragments-full'), 0);
