@@ -52,13 +52,13 @@ export async function reloadAgain(agent: Agent, times: number): Promise<number[]
   const took: number[] = [];
   for (let round = 0; round < times; round++) {
     const begun = performance.now();
-    const said = agent.program.output.split('reloaded, asked by').length;
+    const said = agent.program.output.split('reload, asked by').length;
     writeFileSync(agent.configPath, texts[round % 2]!);
     agent.program.signal('SIGHUP');
     await until(
       'it has reloaded',
       reloadLimitMs,
-      () => agent.program.output.split('reloaded, asked by').length > said,
+      () => agent.program.output.split('reload, asked by').length > said,
     );
     took.push(performance.now() - begun);
     await pause(Math.max(0, everyMs - took.at(-1)!));

@@ -27,8 +27,18 @@ const parts = fragments(udp(ip, ourPort, Number(port), payload), 1400, ip);
 const socket = raw.createSocket({ protocol: raw.Protocol.UDP });
 socket.setOption(raw.SocketLevel.IPPROTO_IP, raw.SocketOption.IP_HDRINCL, 1);
 answers.bind(ourPort, source);
-for (const part of parts.toReversed()) {
-  socket.send(part, 0, part.length, target, (error) => {
-    if (error) throw error;
-  });
+let sent = 0;
+function send() {
+  sent = 0;
+  for (const part of parts.toReversed()) {
+    socket.send(part, 0, part.length, target, (error) => {
+      if (error) throw error;
+      sent++;
+    });
+  }
 }
+send();
+// The module at times waits for ever for its socket to be writable.
+setTimeout(() => {
+  if (sent === 0) send();
+}, 1000);

@@ -123,6 +123,10 @@ async function startCollector(t: Test): Promise<Field> {
 const metricNames = [
   'microperimeter.agent.uptime',
   'microperimeter.bytes',
+  'microperimeter.firewall.active',
+  'microperimeter.firewall.returned',
+  'microperimeter.firewall.sent',
+  'microperimeter.firewall.usable',
   'microperimeter.flows',
   'microperimeter.gate.open',
   'microperimeter.packets',
