@@ -51,12 +51,15 @@ t.test('a worker that dies or hangs leaves the others at work', async (t) => {
   const hairpin = await startHairpin(t, withWorkers(2, preloaded(faulty, { FAULT: file })));
   const { topology } = hairpin;
   const agent = await hairpin.startAgent();
-  const echo = start(topology.server, 'socat', ['TCP-LISTEN:7000,reuseaddr,fork', 'EXEC:cat']);
+  const echo = start(topology.server, 'socat', [
+    'TCP-LISTEN:7000,reuseaddr,fork,backlog=64',
+    'EXEC:cat',
+  ]);
   t.teardown(() => echo.stop());
   await pause(300);
   // Enough connections that each worker has some.
   const ask = async () => {
-    const one = `(echo x | socat -t 1 - TCP:${server}:7000) &`;
+    const one = `(echo x | socat -t 8 - TCP:${server}:7000) &`;
     return (await shell(topology.workload, `${one.repeat(12)} wait`)).replaceAll('\n', '');
   };
   const answers = 'x'.repeat(12);
