@@ -50,17 +50,10 @@ t.test('it runs where there is no Node, and nothing beside it', async (t) => {
   t.equal(run(['--no-such-option']).status, 2);
 });
 
-t.test('a bill of materials and sums lie beside it', async (t) => {
-  const bill = JSON.parse(readFileSync('dist/microperimeter.cdx.json', 'utf8'));
-  t.equal(bill.metadata.component.name, 'microperimeter');
-  const names = bill.components.map(({ name }: { name: string }) => name);
-  for (const name of ['koffi', 'yaml', 'zod']) t.ok(names.includes(name), name);
-  t.notOk(names.includes('typescript'), 'what only builds it is left out');
+t.test('sums lie beside it', async (t) => {
   const sums = spawnSync('sha256sum', ['-c', 'SHA256SUMS'], { cwd: 'dist', encoding: 'utf8' });
   t.equal(sums.status, 0, sums.stderr);
-  for (const file of ['microperimeter', 'microperimeter.cdx.json', '.deb']) {
-    t.ok(sums.stdout.includes(`${file}: OK`), file);
-  }
+  for (const file of ['microperimeter', '.deb']) t.ok(sums.stdout.includes(`${file}: OK`), file);
 });
 
 t.test('NODE_OPTIONS brings no code into it', async (t) => {
