@@ -6,12 +6,7 @@ import type { Agent } from './agent.ts';
 import { activeOf, type FirewallState, HaStage, Pinging, reachFirewalls } from './ha-stage.ts';
 import { compareHostStates, readHostState } from './host-state.ts';
 import { pause } from './program.ts';
-import type { Check, StepResult } from './story.ts';
-
-export type HaStoryOptions = {
-  readonly onStep: (title: string) => void;
-  readonly onResult: (result: StepResult) => void;
-};
+import { type Check, playStep, type StepListener, type StepResult } from './step.ts';
 
 const startLimitMs = 20_000;
 /** `interval` x `failures` and half a second, by the defaults. */
@@ -35,8 +30,8 @@ const steps: readonly Step[] = [
 ];
 
 /** Plays all steps; one that cannot be played ends the story. */
-export async function playHaStory(options: HaStoryOptions): Promise<StepResult[]> {
-  options.onStep('Setting the stage');
+export async function playHaStory(listener: StepListener): Promise<StepResult[]> {
+  listener.onStep('Setting the stage');
   const stage = new HaStage(2);
   const before = readHostState(stage.topology.workload);
   await Promise.all([stage.startFirewall(0), stage.startFirewall(1)]);
@@ -44,36 +39,19 @@ export async function playHaStory(options: HaStoryOptions): Promise<StepResult[]
   const pinging = new Pinging(stage.topology.workload);
   const results: StepResult[] = [];
   for (const step of steps) {
-    options.onStep(step.title);
-    const result = await timed(step.name, step.title, () => step.play({ stage, agent, pinging }));
+    const result = await playStep(step, listener, () => step.play({ stage, agent, pinging }));
     results.push(result);
-    options.onResult(result);
     if (result.verdict === 'failed') break;
   }
-  const title = 'The host is as it was';
-  options.onStep(title);
-  const last = await timed('restored', title, async () => {
+  const restored = { name: 'restored', title: 'The host is as it was' };
+  const last = await playStep(restored, listener, async () => {
     await pinging.stop();
     await agent.program.stop();
     const differences = compareHostStates(before, readHostState(stage.topology.workload));
     return [check('no difference', differences.join('; ') || 'none', differences.length === 0)];
   });
-  options.onResult(last);
   await stage.close();
   return [...results, last];
-}
-
-async function timed(
-  name: string,
-  title: string,
-  play: () => Promise<Check[]>,
-): Promise<StepResult> {
-  const start = performance.now();
-  const checks = await play().catch((error: Error) => [
-    check('the step can be played', error.message, false),
-  ]);
-  const verdict = checks.every(({ holds }) => holds) ? 'held' : 'failed';
-  return { name, title, verdict, checks, durationMs: performance.now() - start };
 }
 
 function check(expected: string, seen: string, holds: boolean): Check {

@@ -15,7 +15,8 @@ import { playHaStory } from './ha-story.ts';
 import { selectFlows } from './joined-flows.ts';
 import { keepNamespaces, removeStaleNamespaces } from './namespace.ts';
 import { type Stage, setStage } from './stage.ts';
-import { playStory, type StepResult } from './story.ts';
+import type { StepListener, StepResult } from './step.ts';
+import { playStory } from './story.ts';
 import { countTraffic, createLive, createView, type Live, type View } from './view.ts';
 
 type Options = {
@@ -102,7 +103,19 @@ async function main(): Promise<number> {
 /** Two firewalls of our own, by geneve, whatever else was chosen. */
 async function showHa(live: Live, view: View, isJson: boolean): Promise<number> {
   const drawing = setInterval(() => view.refresh(), refreshEveryMs);
-  const steps = await playHaStory({
+  const steps = await playHaStory(shownBy(live, view));
+  clearInterval(drawing);
+  live.stepTitle = '';
+  view.finish();
+  const held = steps.every(({ verdict }) => verdict === 'held');
+  if (isJson) console.log(JSON.stringify({ held, scenario: 'ha', steps }, null, 2));
+  else printResults(live, steps);
+  return held ? 0 : 1;
+}
+
+/** The view and the live picture follow the steps. */
+function shownBy(live: Live, view: View): StepListener {
+  return {
     onStep: (title) => {
       live.stepTitle = title;
       live.stepStartedAt = performance.now();
@@ -112,14 +125,7 @@ async function showHa(live: Live, view: View, isJson: boolean): Promise<number> 
       live.results.push(result);
       view.end(result);
     },
-  });
-  clearInterval(drawing);
-  live.stepTitle = '';
-  view.finish();
-  const held = steps.every(({ verdict }) => verdict === 'held');
-  if (isJson) console.log(JSON.stringify({ held, scenario: 'ha', steps }, null, 2));
-  else printResults(live, steps);
-  return held ? 0 : 1;
+  };
 }
 
 function play(
@@ -130,15 +136,7 @@ function play(
 ): Promise<StepResult[]> {
   return playStory(stage, {
     durationSeconds,
-    onStep: (title) => {
-      live.stepTitle = title;
-      live.stepStartedAt = performance.now();
-      view.begin(title);
-    },
-    onResult: (result) => {
-      live.results.push(result);
-      view.end(result);
-    },
+    ...shownBy(live, view),
     onFlows: (flows) => live.flows.push(...flows),
     onThroughput: (bits, words) => {
       live.throughput = words === '' ? '' : `${(bits / 1e9).toFixed(2)} Gbit/s ${words}`;

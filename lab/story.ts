@@ -15,24 +15,13 @@ import { compareHostStates, readHostState } from './host-state.ts';
 import { countsAgree, type JoinedFlow, joinFlows, sumFlows } from './joined-flows.ts';
 import { pause, until } from './program.ts';
 import type { Stage } from './stage.ts';
+import { type Check, playStep, type StepListener, type StepResult, wasPlayed } from './step.ts';
 import { addresses } from './topology.ts';
 import { measureThroughput, type Pulse, ping, requestWeb, type WebResult } from './traffic.ts';
 
-export type Check = { readonly expected: string; readonly seen: string; readonly holds: boolean };
-
-export type StepResult = {
-  readonly name: string;
-  readonly title: string;
-  readonly verdict: 'held' | 'failed' | 'skipped';
-  readonly checks: readonly Check[];
-  readonly durationMs: number;
-};
-
-export type StoryOptions = {
+export type StoryOptions = StepListener & {
   /** Of bulk TCP through the firewall, each way. */
   readonly durationSeconds: number;
-  readonly onStep: (title: string) => void;
-  readonly onResult: (result: StepResult) => void;
   readonly onThroughput: (bitsPerSecond: number, words: string) => void;
   /** Once, of a firewall that counts connections by itself. */
   readonly onFlows: (flows: readonly JoinedFlow[]) => void;
@@ -69,29 +58,19 @@ export async function playStory(stage: Stage, options: StoryOptions): Promise<St
   let broken = false as boolean;
   for (const step of steps) {
     const skip: boolean = broken && step !== steps.at(-1);
-    const result: StepResult = skip ? skipped(step) : await playStep(step, stage, options);
-    broken ||= result.checks.some((check) => check.expected === playable);
+    const result: StepResult = skip
+      ? skipped(step, options)
+      : await playStep(step, options, () => step.play(stage, options));
+    broken ||= !wasPlayed(result);
     results.push(result);
-    options.onResult(result);
   }
   return results;
 }
 
-const playable = 'the step can be played';
-
-function skipped({ name, title }: Step): StepResult {
-  return { name, title, verdict: 'skipped', checks: [], durationMs: 0 };
-}
-
-async function playStep(step: Step, stage: Stage, options: StoryOptions): Promise<StepResult> {
-  const { name, title } = step;
-  options.onStep(title);
-  const begun = performance.now();
-  const checks = await step
-    .play(stage, options)
-    .catch((error: Error): Check[] => [{ expected: playable, seen: error.message, holds: false }]);
-  const verdict = checks.every((check) => check.holds) ? 'held' : 'failed';
-  return { name, title, verdict, checks, durationMs: Math.round(performance.now() - begun) };
+function skipped({ name, title }: Step, { onResult }: StepListener): StepResult {
+  const result: StepResult = { name, title, verdict: 'skipped', checks: [], durationMs: 0 };
+  onResult(result);
+  return result;
 }
 
 async function playDirect(stage: Stage, options: StoryOptions): Promise<Check[]> {

@@ -6,7 +6,7 @@ import pc from 'picocolors';
 import type { AgentStatus, Amount } from './agent.ts';
 import type { FirewallEvent, FirewallKind } from './firewalls.ts';
 import type { JoinedFlow } from './joined-flows.ts';
-import type { StepResult } from './story.ts';
+import type { StepResult } from './step.ts';
 import { addresses } from './topology.ts';
 
 /** What the picture is drawn from; whoever knows something new writes it here. */

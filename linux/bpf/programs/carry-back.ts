@@ -36,7 +36,6 @@ import {
   load32,
   loadMap,
   mov,
-  mov32,
   R0,
   R1,
   R2,
@@ -61,7 +60,6 @@ import {
   controlPage,
   flowKey,
   flowValue,
-  markBase,
   networkHalf,
   type SteeringInterface,
   type SteeringPolicy,
@@ -75,15 +73,16 @@ import {
   noteOrder,
   onlyInOrder,
   onlyPlain,
+  sendMarked,
+  viewOf,
 } from './carry.ts';
 import { ipv4UdpLength } from './carry-out.ts';
 import { finish } from './count.ts';
 import { IPPROTO_TCP, IPPROTO_UDP } from './exclusions.ts';
-import { expectedAt, ipAt, keyAt, outerAt, transportAt } from './frame.ts';
+import { ethernetLength, expectedAt, ipAt, keyAt, outerAt, transportAt } from './frame.ts';
 import { jumpUnlessAlive } from './heartbeat.ts';
 import { readPacket } from './read-packet.ts';
 
-const ethernetLength = 14;
 const ethernetAddressesLength = 12;
 
 /** Entered at `from-tunnel`, with the outer header and ports read; `toSocket` lets it go on. */
@@ -150,9 +149,8 @@ function onlyOuter(outerLength: number, toSocket: string): Item[] {
 function onlyOurTunnel(template: TunnelTemplate, toSocket: string): Item[] {
   const { cookieMask, ethernet, headers } = template;
   const { length } = headers[0];
-  const [egress, ingress, mask] = [...headers, cookieMask].map(
-    ({ buffer, byteLength, byteOffset }) => new DataView(buffer, byteOffset, byteLength),
-  ) as [DataView, DataView, DataView];
+  const [egress, ingress] = [viewOf(headers[0]), viewOf(headers[1])];
+  const mask = viewOf(cookieMask);
   const addressesAt = ethernet ? length - ethernetLength : length;
   const items = [
     ...readPacket(ethernetLength + ipv4UdpLength, outerAt, length),
@@ -249,7 +247,7 @@ function writeKey(direction: Direction): Item[] {
 
 /** The cookie, and the address of ours that the flow's packets were sent from. */
 function onlyItsOwn({ cookieMask, headers }: TunnelTemplate, toSocket: string): Item[] {
-  const mask = new DataView(cookieMask.buffer, cookieMask.byteOffset, cookieMask.byteLength);
+  const mask = viewOf(cookieMask);
   const cookie: Item[] = [];
   for (let at = 0; at + 4 <= headers[0].length; at += 4) {
     if (mask.getInt32(at, true) === 0) continue;
@@ -290,16 +288,6 @@ function deliver(): Item[] {
     jeq.imm(R8, Direction.Egress, 'back-egress'),
     ...finish(TC_ACT_UNSPEC, CounterKind.carriedBack),
     label('back-egress'),
-    // The program on the way out takes it off.
-    mov32.imm(R1, markBase),
-    store32(R6, skb.mark, R1),
-    load32(R1, R7, carriedRecord.interfaceIndex),
-    mov.imm(R2, 0),
-    mov.imm(R3, 0),
-    mov.imm(R4, 0),
-    call(helper.redirect_neigh),
-    mov.reg(R7, R0),
-    mov.imm(R8, CounterKind.carriedBack),
-    goto('finish'),
+    ...sendMarked(load32(R1, R7, carriedRecord.interfaceIndex), CounterKind.carriedBack),
   ];
 }

@@ -38,7 +38,6 @@ import {
   loadConstant,
   lsh,
   mov,
-  mov32,
   or32,
   R0,
   R1,
@@ -62,7 +61,6 @@ import {
   CounterKind,
   carriedPeer,
   carriedRecord,
-  markBase,
   networkHalf,
   type TunnelTemplate,
 } from '../policy.ts';
@@ -74,14 +72,14 @@ import {
   noteOrder,
   onlyInOrder,
   onlyPlain,
+  sendMarked,
   sumWords,
+  viewOf,
 } from './carry.ts';
 import { finish } from './count.ts';
 import { IPPROTO_UDP } from './exclusions.ts';
-import { interfaceAt, ipAt, lengthAt, outerAt } from './frame.ts';
+import { ethernetLength, interfaceAt, ipAt, lengthAt, outerAt } from './frame.ts';
 
-const ethernetLength = 14;
-const innerEthernetLength = 14;
 export const ipv4UdpLength = 28;
 const outerTtl = 64;
 const dontFragment = 0x4000;
@@ -151,13 +149,12 @@ function writeOuter(template: TunnelTemplate, direction: Direction, outerLength:
 }
 
 function writeTunnel({ cookieMask, headers }: TunnelTemplate, direction: Direction): Item[] {
-  const bytes = headers[direction];
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const mask = new DataView(cookieMask.buffer, cookieMask.byteOffset, cookieMask.byteLength);
+  const view = viewOf(headers[direction]);
+  const mask = viewOf(cookieMask);
   const items: Item[] = [];
-  for (let at = 0; at < bytes.length; at += 4) {
+  for (let at = 0; at < view.byteLength; at += 4) {
     const target = outerAt + ipv4UdpLength + at;
-    if (bytes.length - at < 4) {
+    if (view.byteLength - at < 4) {
       items.push(storeImmediate16(R10, target, view.getUint16(at, true)));
     } else if (mask.getInt32(at, true) === 0) {
       items.push(storeImmediate32(R10, target, view.getInt32(at, true)));
@@ -199,7 +196,7 @@ function onlyWhole(direction: Direction): Item[] {
 function makeRoom(template: TunnelTemplate, outerLength: number): Item[] {
   const flags =
     BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-  const inner = template.ethernet ? innerEthernetLength << BPF_ADJ_ROOM_ENCAP_L2_SHIFT_HIGH : 0;
+  const inner = template.ethernet ? ethernetLength << BPF_ADJ_ROOM_ENCAP_L2_SHIFT_HIGH : 0;
   return [
     mov.reg(R1, R6),
     mov.imm(R2, outerLength),
@@ -222,16 +219,6 @@ function sendOuter(outerLength: number): Item[] {
     jeq.imm(R0, 0, 'out-written'),
     ...finish(TC_ACT_SHOT, CounterKind.droppedCarried),
     label('out-written'),
-    // The program on the way out takes it off.
-    mov32.imm(R1, markBase),
-    store32(R6, skb.mark, R1),
-    load32(R1, R10, interfaceAt),
-    mov.imm(R2, 0),
-    mov.imm(R3, 0),
-    mov.imm(R4, 0),
-    call(helper.redirect_neigh),
-    mov.reg(R7, R0),
-    mov.imm(R8, CounterKind.carriedOut),
-    goto('finish'),
+    ...sendMarked(load32(R1, R10, interfaceAt), CounterKind.carriedOut),
   ];
 }

@@ -28,6 +28,7 @@ import {
   loadMap,
   lsh,
   mov,
+  mov32,
   mul,
   R0,
   R1,
@@ -46,11 +47,13 @@ import {
   swap16,
 } from '../asm.ts';
 import {
+  type CounterKind,
   carriedPeer,
   carriedPeersMax,
   carriedRecord,
   controlPage,
   flowValue,
+  markBase,
   networkHalf,
 } from '../policy.ts';
 import { IPPROTO_TCP, IPPROTO_UDP } from './exclusions.ts';
@@ -64,6 +67,11 @@ import {
   recordAt,
   transportAt,
 } from './frame.ts';
+
+/** For words of a header as immediates, which are little-endian. */
+export function viewOf({ buffer, byteLength, byteOffset }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
+}
 
 /** FIN, SYN and RST: what the engine follows connections by. */
 const steeringFlags = 0x07;
@@ -206,6 +214,25 @@ export function noteOrder(given: number): Item[] {
     add.reg(R3, R7),
     mov.imm(R1, 1),
     atomicAdd32(R3, given, R1),
+  ];
+}
+
+/**
+ * Out by an interface, whose index `loadInterface` puts in R1, to the next hop that the kernel
+ * finds; with our mark, which the program on the way out takes off. Counted under `kind`.
+ */
+export function sendMarked(loadInterface: Item, kind: CounterKind): Item[] {
+  return [
+    mov32.imm(R1, markBase),
+    store32(R6, skb.mark, R1),
+    loadInterface,
+    mov.imm(R2, 0),
+    mov.imm(R3, 0),
+    mov.imm(R4, 0),
+    call(helper.redirect_neigh),
+    mov.reg(R7, R0),
+    mov.imm(R8, kind),
+    goto('finish'),
   ];
 }
 

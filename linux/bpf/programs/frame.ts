@@ -1,6 +1,9 @@
 /** The stack of the programs on a workload's interface, from the frame pointer down. */
 import { flowKey } from '../policy.ts';
 
+/** Where a frame's IPv4 header begins; as long is the one inside a tunnel that carries frames. */
+export const ethernetLength = 14;
+
 /** The flow key. */
 export const keyAt = -flowKey.size;
 /** An IPv4 header without options. */

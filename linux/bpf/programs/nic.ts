@@ -82,6 +82,7 @@ import {
 } from './exclusions.ts';
 import {
   counterAt,
+  ethernetLength,
   ipAt,
   ipv6At,
   keyAt,
@@ -97,7 +98,6 @@ import { addWorkersQueues, chooseWorker } from './spread.ts';
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
 const IPPROTO_ICMPV6 = 58;
-const ethernetLength = 14;
 
 const transportLength = { tcp: 14, udp: 8 } as const;
 const tcpFlagsAt = transportAt + 13;

@@ -7,6 +7,7 @@ export function readPacket(offset: number, stackAt: number, length: number): Ite
   return [mov.imm(R2, offset), ...readPacketFromR2(stackAt, length)];
 }
 
+/** The same from the offset in R2. */
 export function readPacketFromR2(stackAt: number, length: number): Item[] {
   return [
     mov.reg(R1, R6),

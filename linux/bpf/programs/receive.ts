@@ -4,11 +4,10 @@
  * the outer UDP header; what is returned is a socket by the order of binding. For what cannot be
  * read the kernel chooses by itself.
  */
-import { BPF_PROG_TYPE_SOCKET_FILTER, helper } from '../../abi/bpf.ts';
+import { BPF_PROG_TYPE_SOCKET_FILTER } from '../../abi/bpf.ts';
 import {
   add,
   and,
-  call,
   exit,
   type Item,
   jeq,
@@ -25,8 +24,6 @@ import {
   R0,
   R1,
   R2,
-  R3,
-  R4,
   R6,
   R7,
   R8,
@@ -36,6 +33,7 @@ import {
 } from '../asm.ts';
 import { flowKey, networkHalf, type SteeringSpread } from '../policy.ts';
 import { IPPROTO_TCP, IPPROTO_UDP } from './exclusions.ts';
+import { readPacketFromR2 } from './read-packet.ts';
 import { chooseWorker } from './spread.ts';
 
 /** How a tunnel's header lies before the inner IPv4 header. */
@@ -103,12 +101,5 @@ function skipOptions(): Item[] {
 
 /** `length` bytes of the datagram from R2 on, to the stack. */
 function load(stackAt: number, length: number): Item[] {
-  return [
-    mov.reg(R1, R6),
-    mov.reg(R3, R10),
-    add.imm(R3, stackAt),
-    mov.imm(R4, length),
-    call(helper.skb_load_bytes),
-    jne.imm(R0, 0, 'unreadable'),
-  ];
+  return [...readPacketFromR2(stackAt, length), jne.imm(R0, 0, 'unreadable')];
 }
