@@ -1,16 +1,12 @@
 /** The table of docs/classifier.md: what was recorded last of each set of rules. Pure. */
+import { type RecordedResult, resultsOf } from './results.ts';
 import { markdown } from './table.ts';
 
-type Line = {
-  readonly bench: string;
-  readonly name: string;
-  readonly value: number;
-  readonly commit: string;
-  readonly node: string;
-  readonly cpu: string;
-  readonly date: string;
-  readonly parameters: { readonly set: string; readonly rules: number; readonly load: number };
-};
+type Line = RecordedResult<{
+  readonly set: string;
+  readonly rules: number;
+  readonly load: number;
+}>;
 
 /** M lookups/s on the same files, one core, of another machine of this kind. */
 const others: Readonly<Record<string, readonly [tupleMerge: string, rteAcl: string]>> = {
@@ -29,11 +25,7 @@ const head = [
 
 /** The text between the markers; '' results: no run yet. */
 export function renderClassifier(results: string): string {
-  const lines = results
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Line)
-    .filter(({ bench }) => bench === 'classify');
+  const lines: Line[] = resultsOf(results, 'classify');
   const last = lines.at(-1);
   if (last === undefined) return 'No run has been recorded yet.';
   const sets = new Map<string, Map<string, Line>>();

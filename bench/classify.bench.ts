@@ -21,7 +21,8 @@ import {
   headerDefaults,
 } from '../test/model/rule-sets.ts';
 import type { Direction } from '../tunnel/pieces.ts';
-import { micro, type Parameters, report, say } from './record.ts';
+import { micro, report, say } from './record.ts';
+import type { Parameters } from './results.ts';
 
 /** Names the lines of one run in bench/results.ndjson. */
 const run = new Date().toISOString();

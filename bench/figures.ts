@@ -5,14 +5,13 @@
  *
  * A test fails when a document and the results say different things.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { renderClassifier } from './classifier-figures.ts';
 import type { Wire } from './peer.ts';
+import { type RecordedResult, readResults, resultsOf } from './results.ts';
 import type { Figure } from './statistics.ts';
 import { type CellFigures, footnote, markdown, tables, wireTitles } from './table.ts';
-
-const resultsFile = 'bench/results.ndjson';
 
 const begin = '<!-- figures: node dist/bench/figures.js -->';
 const end = '<!-- end of figures -->';
@@ -23,34 +22,20 @@ export const documents: Readonly<Record<string, (results: string) => string>> = 
   'docs/classifier.md': renderClassifier,
 };
 
-/** A line of bench/results.ndjson, of this bench (see bench/record.ts). */
-type Line = {
-  readonly bench: string;
-  readonly name: string;
-  readonly value: number;
-  readonly commit: string;
-  readonly node: string;
-  readonly kernel: string;
-  readonly cpu: string;
-  readonly parameters: {
-    readonly run: string;
-    readonly peer: string;
-    readonly wire: Wire;
-    readonly repeats: number;
-    readonly spread: number;
-    readonly seconds: number;
-    /** Cores that other programs used when the run began. */
-    readonly others: number;
-  };
-};
+type Line = RecordedResult<{
+  readonly run: string;
+  readonly peer: string;
+  readonly wire: Wire;
+  readonly repeats: number;
+  readonly spread: number;
+  readonly seconds: number;
+  /** Cores that other programs used when the run began. */
+  readonly others: number;
+}>;
 
 /** The text between the markers, of the latest run in the results; '' results: no run yet. */
 export function renderFigures(results: string): string {
-  const all = results
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Line)
-    .filter((line) => line.bench === 'paths');
+  const all: Line[] = resultsOf(results, 'paths');
   const run = all.at(-1)?.parameters.run;
   if (run === undefined) return 'No run has been recorded yet.';
   const lines = all.filter((line) => line.parameters.run === run);
@@ -71,11 +56,6 @@ export function insertFigures(document: string, figures: string): string {
   const to = document.indexOf(end);
   if (from < 0 || to < from) throw new Error(`the document has no place for figures: ${begin}`);
   return `${document.slice(0, from + begin.length)}\n${figures}\n${document.slice(to)}`;
-}
-
-/** What bench/results.ndjson holds; '' when it does not exist. */
-export function readResults(): string {
-  return existsSync(resultsFile) ? readFileSync(resultsFile, 'utf8') : '';
 }
 
 /** In the order in which they were recorded. */

@@ -31,7 +31,8 @@ import { direct } from './peers/direct.ts';
 import { fastd } from './peers/fastd.ts';
 import { kernelVxlan } from './peers/kernel-vxlan.ts';
 import { wireguardGo } from './peers/wireguard-go.ts';
-import { type Parameters, record } from './record.ts';
+import { record } from './record.ts';
+import type { Parameters } from './results.ts';
 import { footnote, tables, wireTitles } from './table.ts';
 
 const peers: readonly Peer[] = [

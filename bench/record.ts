@@ -6,20 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
-
-export type Parameters = Readonly<Record<string, string | number | boolean>>;
-
-export type Result = {
-  /** The bench, by its file: `classify`. */
-  readonly bench: string;
-  /** What was measured: `lookups`, `compile`, `memory`. */
-  readonly name: string;
-  readonly value: number;
-  readonly unit: string;
-  readonly parameters: Parameters;
-};
-
-const resultsFile = 'bench/results.ndjson';
+import { type Result, resultsFile } from './results.ts';
 
 let machine: Readonly<Record<string, string>> | undefined;
 

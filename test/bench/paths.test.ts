@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { renderClassifier } from '../../bench/classifier-figures.ts';
-import { documents, insertFigures, readResults, renderFigures } from '../../bench/figures.ts';
+import { documents, insertFigures, renderFigures } from '../../bench/figures.ts';
 import {
   parseIdleTicks,
   parseIperf,
@@ -12,6 +12,7 @@ import {
   parseSockperf,
 } from '../../bench/parse.ts';
 import { selfTimes } from '../../bench/profile-report.ts';
+import { readResults } from '../../bench/results.ts';
 import { highestPassing, median, spread } from '../../bench/statistics.ts';
 import { tables } from '../../bench/table.ts';
 
