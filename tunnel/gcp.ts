@@ -24,13 +24,12 @@
  */
 import { Reason } from '../parsers/reason.ts';
 import type { Encapsulation, TunnelHeader } from './encapsulation.ts';
+import { GatewayTunnel } from './gateway.ts';
 import {
-  bareIpv4,
-  GeneveTunnel,
   geneveBaseLength,
-  OptionTemplate,
   optionHeaderLength,
   optionKey,
+  optionWords,
   unknownOption,
 } from './geneve-header.ts';
 import { Direction } from './pieces.ts';
@@ -61,10 +60,9 @@ export function createGcp(options: GcpOptions): Encapsulation {
   return new Gcp(options);
 }
 
-class Gcp extends GeneveTunnel {
+class Gcp extends GatewayTunnel {
   readonly name = 'gcp';
   readonly cookieMask = networkCookieMask;
-  readonly #template: OptionTemplate;
   readonly #endpointLength: number;
 
   constructor({ port, endpointId, profileId }: GcpOptions) {
@@ -72,19 +70,16 @@ class Gcp extends GeneveTunnel {
     if (profileId.length !== 2 * profileLength) {
       throw new RangeError(`not 16 hexadecimal digits: ${profileId}`);
     }
-    const template = new OptionTemplate(googleClass, [
-      { type: networkType, hex: '0'.repeat(2 * networkLength) },
-      { type: endpointType, hex: endpointId },
-      { type: profileType, hex: profileId },
+    super(port, googleClass, [
+      { type: networkType, words: [0] },
+      { type: endpointType, words: optionWords(endpointId) },
+      { type: profileType, words: optionWords(profileId) },
     ]);
-    super({ port, vni: 0, optionsLength: template.length, ...bareIpv4 });
-    this.#template = template;
     this.#endpointLength = endpointId.length / 2;
   }
 
   write(view: DataView, at: number, direction: Direction, cookie: number): void {
-    this.writeBase(view, at, false);
-    this.#template.write(view, at + geneveBaseLength);
+    this.writeTemplate(view, at);
     const flag = direction === Direction.Egress ? egressFlag : 0;
     const dataAt = at + geneveBaseLength + optionHeaderLength;
     view.setInt32(dataAt, (cookie & networkCookieMask) | flag);
@@ -105,8 +100,8 @@ class Gcp extends GeneveTunnel {
     const length = type === endpointType ? this.#endpointLength : profileLength;
     const profileDataAt = endpointDataAt + this.#endpointLength + optionHeaderLength;
     const offset = type === endpointType ? endpointDataAt : profileDataAt;
-    const same = dataLength === length && this.#template.matches(view, dataAt, offset, length);
-    return same ? Reason.Ok : Reason.TunnelIdentity;
+    if (dataLength !== length) return Reason.TunnelIdentity;
+    return this.identify(view, dataAt, offset, length);
   }
 
   protected complete(header: TunnelHeader): Reason {

@@ -45,7 +45,7 @@ export const optionHeaderLength = 4;
 /** In an option's type: who does not know the option must drop the packet. */
 export const optionCriticalFlag = 0x80;
 /** Five bits of words. */
-export const optionMaximumDataLength = optionLengthMask << 2;
+const optionMaximumDataLength = optionLengthMask << 2;
 
 export type GeneveLayout = {
   readonly port: number;
@@ -154,6 +154,18 @@ export function unknownOption(view: DataView, at: number): Reason {
   return critical ? Reason.TunnelCriticalOption : Reason.Ok;
 }
 
+/** Cold: the data of an option, from hexadecimal digits. Throws RangeError. */
+export function optionWords(hex: string): number[] {
+  const words = hex.match(/[0-9a-f]{8}/gi) ?? [];
+  if (words.join('') !== hex || words.length > optionMaximumDataLength >> 2) {
+    throw new RangeError(`not the data of a GENEVE option: ${hex}`);
+  }
+  return words.map((word) => Number.parseInt(word, 16) | 0);
+}
+
+/** An option of a class: 31 words of 32 bits at most. */
+export type OptionData = { readonly type: number; readonly words: readonly number[] };
+
 /**
  * Options whose bytes are known beforehand: written word by word from a template, compared with it
  * when they come back.
@@ -162,18 +174,14 @@ export class OptionTemplate {
   readonly length: number;
   private readonly words: Int32Array;
 
-  /** Cold. `hex`: the data of each option, a multiple of 4 bytes. Throws RangeError. */
-  constructor(optionClass: number, options: readonly { type: number; hex: string }[]) {
-    const words = options.flatMap(({ type, hex }) => {
-      const data = hex.match(/[0-9a-f]{8}/gi) ?? [];
-      if (data.join('') !== hex || data.length > optionMaximumDataLength >> 2) {
-        throw new RangeError(`not the data of a GENEVE option: ${hex}`);
-      }
-      const head = (optionClass << 16) | (type << 8) | data.length;
-      return [head, ...data.map((word) => Number.parseInt(word, 16))];
-    });
-    this.words = Int32Array.from(words);
-    this.length = words.length << 2;
+  constructor(optionClass: number, options: readonly OptionData[]) {
+    this.words = Int32Array.from(
+      options.flatMap(({ type, words }) => [
+        (optionClass << 16) | (type << 8) | words.length,
+        ...words,
+      ]),
+    );
+    this.length = this.words.byteLength;
   }
 
   write(view: DataView, at: number): void {

@@ -35,10 +35,11 @@ import {
 import {
   GeneveTunnel,
   geneveBaseLength,
+  OptionTemplate,
   optionCriticalFlag,
   optionHeaderLength,
   optionKey,
-  optionMaximumDataLength,
+  optionWords,
   unknownOption,
 } from './geneve-header.ts';
 import { Direction } from './pieces.ts';
@@ -81,11 +82,7 @@ type OptionLayout = Required<Pick<GeneveOptions, keyof typeof standardOption>>;
 
 /** Cold: words of the option's data with all that does not depend on the flow. */
 function dataWords({ cookieAt, directionBit, optionData }: OptionLayout): number[] {
-  const words = optionData.match(/[0-9a-f]{8}/gi) ?? [];
-  const isWhole = words.join('') === optionData && words.length > 0;
-  if (!isWhole || words.length > optionMaximumDataLength >> 2) {
-    throw new RangeError(`not the data of a GENEVE option: ${optionData}`);
-  }
+  const words = optionWords(optionData);
   if (!Number.isInteger(directionBit) || directionBit < 0 || directionBit >= words.length * 32) {
     throw new RangeError(`the option's data has no bit ${directionBit}`);
   }
@@ -95,7 +92,7 @@ function dataWords({ cookieAt, directionBit, optionData }: OptionLayout): number
   if (cookieAt === (directionBit >> 5) * 4) {
     throw new RangeError(`bit ${directionBit} is in the cookie at byte ${cookieAt}`);
   }
-  return words.map((word) => Number.parseInt(word, 16) | 0);
+  return words;
 }
 
 class Geneve extends GeneveTunnel {
@@ -105,7 +102,7 @@ class Geneve extends GeneveTunnel {
   readonly #critical: boolean;
   readonly #dataLength: number;
   /** The whole option as it is written, for egress and for ingress, the cookie 0. */
-  readonly #templates: readonly [egress: Int32Array, ingress: Int32Array];
+  readonly #templates: readonly [egress: OptionTemplate, ingress: OptionTemplate];
   readonly #directionAt: number;
   readonly #directionMask: number;
   /** From the option's start; 0: there is none. */
@@ -142,11 +139,12 @@ class Geneve extends GeneveTunnel {
     this.#directionMask = 0x80 >> (directionBit & 7);
     if (cookieAt !== -1) data[cookieAt >> 2] = 0;
     data[directionBit >> 5] &= ~(0x8000_0000 >>> (directionBit & 31));
-    const egress = Int32Array.of((this.#option << 8) | data.length, ...data);
-    const ingress = Int32Array.from(egress);
-    ingress[1 + (directionBit >> 5)] |= 0x8000_0000 >>> (directionBit & 31);
-    this.#templates = [egress, ingress];
-    this.#fixed = fixedBytes(egress, this.#directionAt);
+    const template = (words: readonly number[]) =>
+      new OptionTemplate(optionClass, [{ type: optionType, words }]);
+    const ingress = [...data];
+    ingress[directionBit >> 5] |= 0x8000_0000 >>> (directionBit & 31);
+    this.#templates = [template(data), template(ingress)];
+    this.#fixed = fixedBytes(data, this.#directionAt);
     this.#ethernet = ethernet;
     this.#source = requireMac(options.innerSource ?? defaultInnerSource);
     this.#destination = requireMac(options.innerDestination ?? defaultInnerDestination);
@@ -155,10 +153,7 @@ class Geneve extends GeneveTunnel {
   write(view: DataView, at: number, direction: Direction, cookie: number): void {
     this.writeBase(view, at, this.#critical);
     const option = at + geneveBaseLength;
-    const template = this.#templates[direction];
-    for (let word = 0; word < template.length; word++) {
-      view.setInt32(option + (word << 2), template[word]);
-    }
+    this.#templates[direction].write(view, option);
     if (this.#cookieAt !== 0) view.setInt32(option + this.#cookieAt, cookie);
     if (!this.#ethernet) return;
     const ethernetAt = option + optionHeaderLength + this.#dataLength;
@@ -198,11 +193,12 @@ class Geneve extends GeneveTunnel {
   }
 }
 
-/** Of an option's words behind its header: the bytes that are not 0, but for the direction's. */
-function fixedBytes(words: Int32Array, directionAt: number): Uint8Array {
+/** Of an option's data: the bytes that are not 0, but for the direction's; from its header on. */
+function fixedBytes(words: readonly number[], directionAt: number): Uint8Array {
   const found: number[] = [];
-  for (let at = optionHeaderLength; at < words.length * 4; at++) {
-    const value = (words[at >> 2] >>> (24 - 8 * (at & 3))) & 0xff;
+  for (let byte = 0; byte < words.length * 4; byte++) {
+    const at = optionHeaderLength + byte;
+    const value = (words[byte >> 2] >>> (24 - 8 * (byte & 3))) & 0xff;
     if (value !== 0 && at !== directionAt) found.push(at, value);
   }
   return Uint8Array.from(found);

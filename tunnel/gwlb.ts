@@ -23,13 +23,12 @@
  */
 import { Reason } from '../parsers/reason.ts';
 import type { Encapsulation, TunnelHeader } from './encapsulation.ts';
+import { GatewayTunnel } from './gateway.ts';
 import {
-  bareIpv4,
-  GeneveTunnel,
   geneveBaseLength,
-  OptionTemplate,
   optionHeaderLength,
   optionKey,
+  optionWords,
   unknownOption,
 } from './geneve-header.ts';
 import type { Direction } from './pieces.ts';
@@ -57,27 +56,23 @@ export function createGwlb(options: GwlbOptions): Encapsulation {
   return new Gwlb(options);
 }
 
-class Gwlb extends GeneveTunnel {
+class Gwlb extends GatewayTunnel {
   readonly name = 'gwlb';
   readonly cookieMask = -1;
-  readonly #template: OptionTemplate;
 
   constructor({ port, endpointId, attachmentId }: GwlbOptions) {
     for (const id of [endpointId, attachmentId]) {
       if (id.length !== 2 * idLength) throw new RangeError(`not 16 hexadecimal digits: ${id}`);
     }
-    const template = new OptionTemplate(awsClass, [
-      { type: endpointType, hex: endpointId },
-      { type: attachmentType, hex: attachmentId },
-      { type: cookieType, hex: '0'.repeat(2 * cookieLength) },
+    super(port, awsClass, [
+      { type: endpointType, words: optionWords(endpointId) },
+      { type: attachmentType, words: optionWords(attachmentId) },
+      { type: cookieType, words: [0] },
     ]);
-    super({ port, vni: 0, optionsLength: template.length, ...bareIpv4 });
-    this.#template = template;
   }
 
   write(view: DataView, at: number, _direction: Direction, cookie: number): void {
-    this.writeBase(view, at, false);
-    this.#template.write(view, at + geneveBaseLength);
+    this.writeTemplate(view, at);
     view.setInt32(at + geneveBaseLength + cookieAt, cookie);
   }
 
@@ -102,8 +97,7 @@ class Gwlb extends GeneveTunnel {
       return Reason.Ok;
     }
     const offset = (type - 1) * idOptionLength + optionHeaderLength;
-    const same = this.#template.matches(view, dataAt, offset, idLength);
-    return same ? Reason.Ok : Reason.TunnelIdentity;
+    return this.identify(view, dataAt, offset, idLength);
   }
 
   protected complete(header: TunnelHeader): Reason {
