@@ -81,7 +81,7 @@ function buildProgram(done: (code: number) => void): Command {
     });
   program
     .command('capture')
-    .description('packets at the agent, and what captures tell')
+    .description('what a capture of packets tells')
     .command('learn')
     .description("another agent's GENEVE option, read off a capture of it")
     .argument('<file>', 'capture file (pcap)')

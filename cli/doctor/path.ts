@@ -2,9 +2,9 @@
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config, FirewallConfig } from '../../engine/config.ts';
-import { TelemetryClient } from '../../engine/telemetry-client.ts';
+import { TelemetryClient, type TelemetryCredentials } from '../../engine/telemetry-client.ts';
 import { contentTypes, emptyReport } from '../../engine/telemetry-report.ts';
-import { listInterfaces, routeTo } from '../../linux/netlink.ts';
+import { type Interface, listInterfaces, type Route, routeTo } from '../../linux/netlink.ts';
 import { type PathAnswer, PathProbe } from '../../linux/path-probe.ts';
 import { formatAddress } from '../../parsers/text.ts';
 import { innerMtu } from '../../tunnel/encapsulation.ts';
@@ -18,27 +18,33 @@ const answerMs = 300;
 const maximumHops = 30;
 /** Routers in a row that say nothing: what comes after them will not be heard either. */
 const silentHops = 3;
+const ethernetMtu = 1500;
 
 export async function pathFindings(config: Config, firewall: FirewallConfig): Promise<Finding[]> {
   const check = `route to ${firewall.name}`;
   try {
-    const route = routeFinding(check, firewall);
-    if (route.level === 'broken') return [route];
+    const route = routeTo(firewall.address);
+    const link = listInterfaces().find(({ index }) => index === route.interfaceIndex);
+    const finding = routeFinding(check, firewall, route, link);
+    if (finding.level === 'broken') return [finding];
     const telemetry = await telemetryFinding(config, firewall);
-    return [route, ...(await tunnelFindings(config, firewall)), telemetry];
+    return [finding, ...(await tunnelFindings(config, firewall, link)), telemetry];
   } catch (error) {
     return [brokenBy(check, error)];
   }
 }
 
-function routeFinding(check: string, { address }: FirewallConfig): Finding {
+function routeFinding(
+  check: string,
+  { address }: FirewallConfig,
+  route: Route,
+  link: Interface | undefined,
+): Finding {
   const text = formatAddress(address);
-  const route = routeTo(address);
   if (route.local) {
     const advice = 'firewalls[].address must be another host: this one cannot inspect itself.';
     return broken(check, `${text} is an address of this host`, advice);
   }
-  const link = listInterfaces().find(({ index }) => index === route.interfaceIndex);
   if (link?.name === tunName) {
     const advice = 'Remove the route that leads into the device of the agent (ip route get).';
     return broken(check, `the tunnel would go through itself: ${text} by ${tunName}`, advice);
@@ -50,7 +56,13 @@ function routeFinding(check: string, { address }: FirewallConfig): Finding {
 async function telemetryFinding(config: Config, firewall: FirewallConfig): Promise<Finding> {
   const check = `telemetry to ${firewall.name}`;
   const { telemetry } = firewall;
-  const client = new TelemetryClient(telemetry.url, loadCredentials(telemetry));
+  let credentials: TelemetryCredentials;
+  try {
+    credentials = loadCredentials(telemetry);
+  } catch (error) {
+    return brokenBy(check, error);
+  }
+  const client = new TelemetryClient(telemetry.url, credentials);
   const started = performance.now();
   try {
     const { encoding, timeoutMs } = config.telemetry;
@@ -65,13 +77,17 @@ async function telemetryFinding(config: Config, firewall: FirewallConfig): Promi
   }
 }
 
-async function tunnelFindings(config: Config, firewall: FirewallConfig): Promise<Finding[]> {
+async function tunnelFindings(
+  config: Config,
+  firewall: FirewallConfig,
+  link: Interface | undefined,
+): Promise<Finding[]> {
   const probe = new PathProbe(firewall.address, config.tunnel.port);
   try {
     const hops = await trace(probe);
     const reach = reachFinding(config, firewall, hops);
     if (reach.level === 'broken') return [reach];
-    return [reach, await mtuFinding(probe, config, firewall)];
+    return [reach, await mtuFinding(probe, config, firewall, link?.mtu ?? ethernetMtu)];
   } finally {
     probe.close();
   }
@@ -138,12 +154,17 @@ function nameOf(address: number): string {
 }
 
 /** The largest packet that nobody on the way says is too big, and what of it is left inside. */
-async function mtuFinding(probe: PathProbe, config: Config, firewall: FirewallConfig) {
+/**
+ * @param linkMtu the interface's own: what the kernel has learned of the path has no router's name
+ */
+async function mtuFinding(
+  probe: PathProbe,
+  config: Config,
+  firewall: FirewallConfig,
+  linkMtu: number,
+) {
   const check = `MTU to ${firewall.name}`;
-  const { interfaceIndex } = routeTo(firewall.address);
-  // The interface's own: what the kernel has learned of the path has no router's name on it.
-  const link = listInterfaces().find(({ index }) => index === interfaceIndex)?.mtu ?? 1500;
-  let length = config.tunnel.mtu === 0 ? link : Math.min(link, config.tunnel.mtu);
+  let length = config.tunnel.mtu === 0 ? linkMtu : Math.min(linkMtu, config.tunnel.mtu);
   let narrow = '';
   for (let attempt = 0; attempt < 8; attempt++) {
     while (probe.answer() !== undefined);

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import type { Compiled } from '../../cli/compile.ts';
 import { compileInThread } from '../../cli/compile-thread.ts';
 import { differenceOf } from '../../cli/config/difference.ts';
 import { parseConfig } from '../../cli/config/parse.ts';
@@ -96,28 +97,29 @@ t.test('what a change of the file changes, in words', async (t) => {
   }
 });
 
+/** Of the file as it is now; says nothing. */
+async function startReloader(
+  path: string,
+  apply: (next: Compiled) => Promise<void>,
+): Promise<Reloader> {
+  const log = createLogger({ level: 'error', format: 'json', flows: '', which: 'all' });
+  const { next } = await compileInThread(path, undefined);
+  return new Reloader(path, next!, log.child({}, { level: 'silent' }), compileInThread, apply);
+}
+
 t.test('all or nothing, one after the other', async (t) => {
   const path = join(directory, 'config.yaml');
   const applied: Settings[] = [];
   let refuse = '';
   let atWork = 0;
   writeFileSync(path, file());
-  const reloader = new Reloader(
-    path,
-    (await compileInThread(path, undefined)).next!,
-    createLogger({ level: 'error', format: 'json', flows: '', which: 'all' }).child(
-      {},
-      { level: 'silent' },
-    ),
-    compileInThread,
-    async ({ settings }) => {
-      t.equal(++atWork, 1, 'one at a time');
-      await new Promise((resolve) => setTimeout(resolve, 5));
-      atWork--;
-      if (refuse !== '') throw new Error(refuse);
-      applied.push(settings);
-    },
-  );
+  const reloader = await startReloader(path, async ({ settings }) => {
+    t.equal(++atWork, 1, 'one at a time');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    atWork--;
+    if (refuse !== '') throw new Error(refuse);
+    applied.push(settings);
+  });
   const none = { changed: [], refused: [], warnings: [] };
   t.same(await reloader.reload('a test'), { ok: true, ...none });
   t.equal(applied.length, 0, 'what is in force is not put in force again');
@@ -160,16 +162,9 @@ t.test('a trial ends by itself, or is confirmed', async (t) => {
   const applied: string[] = [];
   writeFileSync(path, file());
   writeFileSync(next, file({ x: 'default: drop' }));
-  const reloader = new Reloader(
-    path,
-    (await compileInThread(path, undefined)).next!,
-    createLogger({ level: 'error', format: 'json', flows: '', which: 'all' }).child(
-      {},
-      { level: 'silent' },
-    ),
-    compileInThread,
-    async ({ settings }) => void applied.push(settings.default),
-  );
+  const reloader = await startReloader(path, async ({ settings }) => {
+    applied.push(settings.default);
+  });
   t.match(await reloader.confirm(), { ok: false, refused: [/^no configuration is on trial/] });
   t.match(await reloader.try(path, 50), { ok: true, changed: [] });
   t.match(reloader.status(), { pending: undefined }, 'what is in force needs no trial');
