@@ -153,8 +153,9 @@ export class Agent {
   private sayHowItStands(): void {
     const { dataPaths, logger } = this.parts;
     const { limits, policy } = this.inForce.now.settings;
-    if (policy.onBoot === 'pass') this.disarmGuard('policy.onBoot is pass');
-    else logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
+    if (policy.onBoot === 'drop') {
+      logger.info('traffic is dropped until a firewall is usable: policy.onBoot');
+    }
     const bytes = dataPaths.reduce((sum, { flows }) => sum + flows.byteLength, 0);
     const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
@@ -251,8 +252,12 @@ export class Agent {
     return new HostWatch(host, this.links, firewalls, logger);
   }
 
-  /** Until a firewall is usable; then what is behind the guard is redirected. */
+  /** With `onBoot: drop` when a firewall is usable: what is behind the guard is redirected then. */
   private disarmGuardInTime(): void {
+    if (this.inForce.now.settings.policy.onBoot === 'pass') {
+      this.disarmGuard('policy.onBoot is pass');
+      return;
+    }
     const timer = setInterval(() => {
       if (!this.firewalls.everUsable) return;
       clearInterval(timer);
@@ -335,11 +340,11 @@ export class Agent {
   /** What the service manager is told. */
   health(): Health {
     const counters = this.counters();
-    const { open, sentence } = this.gate(counters);
-    const state = stateOf(this.gate(counters), counters);
+    const gate = this.gate(counters);
+    const state = stateOf(gate, counters);
     return {
       breaths: this.breaths.look(),
-      words: open ? state : `${state}: ${sentence}`,
+      words: gate.open ? state : `${state}: ${gate.sentence}`,
     };
   }
 

@@ -45,6 +45,8 @@ export class HostWatch {
   private links: Links;
   /** Our address on the way to each firewall when its sockets were last connected. */
   private sources: readonly number[];
+  /** The same when it was last looked at; 0 without a route. */
+  private now: readonly number[];
   private failure = '';
   private lastLookMs = Number.NEGATIVE_INFINITY;
   private working: Promise<void> | undefined;
@@ -55,7 +57,8 @@ export class HostWatch {
     this.links = links;
     this.firewalls = firewalls;
     this.logger = logger;
-    this.sources = firewalls.map((firewall) => host.sourceTo(firewall));
+    this.now = firewalls.map((firewall) => host.sourceTo(firewall));
+    this.sources = this.now;
   }
 
   start(): void {
@@ -80,6 +83,7 @@ export class HostWatch {
   }
 
   private async look(): Promise<void> {
+    this.now = this.firewalls.map((firewall) => this.host.sourceTo(firewall));
     await this.mendPrograms();
     this.mendSources();
     const found = this.describe();
@@ -114,18 +118,17 @@ export class HostWatch {
   }
 
   private mendSources(): void {
-    const sources = this.firewalls.map((firewall) => this.host.sourceTo(firewall));
-    const isStale = sources.some((source, at) => source !== 0 && source !== this.sources[at]);
+    const isStale = this.now.some((source, at) => source !== 0 && source !== this.sources[at]);
     if (!isStale || !this.host.reconnect()) return;
-    const words = sources.map(formatAddress).join(', ');
+    const words = this.now.map(formatAddress).join(', ');
     this.note(`our address towards the firewall is ${words} now: the tunnel starts from it`, true);
-    this.sources = sources;
+    this.sources = this.now;
   }
 
   private describe(): string[] {
     const found: string[] = [];
-    for (const firewall of this.firewalls) {
-      if (this.host.sourceTo(firewall) !== 0) continue;
+    for (const [at, firewall] of this.firewalls.entries()) {
+      if (this.now[at] !== 0) continue;
       found.push(`there is no route to the firewall ${formatAddress(firewall)}`);
     }
     for (const { after, before, hook, interfaceName } of this.host.others()) {
