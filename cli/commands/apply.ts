@@ -12,7 +12,7 @@ import { parseDuration } from '../config/text.ts';
 import { readText, writeAtomically } from '../config/write.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { describeSession, findSshSession } from '../ssh-session.ts';
-import { UsageError } from './flows.ts';
+import { UsageError } from '../usage-error.ts';
 import { answerTimeoutMs, drawAnswer } from './reload.ts';
 
 type Options = { readonly socket: string; readonly confirm: string };

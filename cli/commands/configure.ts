@@ -15,9 +15,9 @@ import { contains, formatException } from '../config/text.ts';
 import { readText, writeAtomically } from '../config/write.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { describeSession, exceptionFor, findSshSession, type SshSession } from '../ssh-session.ts';
-import { UsageError } from './flows.ts';
+import { isComplete, readStatus } from '../status-of-agent.ts';
+import { UsageError } from '../usage-error.ts';
 import { answerTimeoutMs, drawAnswer } from './reload.ts';
-import { isComplete, readStatus } from './status.ts';
 
 type FileOption = { readonly config: string };
 

@@ -3,7 +3,6 @@
  * the agent from working, or traffic from being inspected. Changes nothing; works with and without
  * a running agent.
  */
-import { request } from '../../control/client.ts';
 import type { AgentStatus, FirewallStatus } from '../../control/status.ts';
 import { readConfigFile } from '../config/file.ts';
 import { drawFindings } from '../doctor/draw.ts';
@@ -13,6 +12,7 @@ import { kernelFindings } from '../doctor/kernel.ts';
 import { pathFindings } from '../doctor/path.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { colorsFor } from '../screen/format.ts';
+import { isComplete, readStatus } from '../status-of-agent.ts';
 
 /** Unhealthy when something is broken; risks alone are for a person to judge. */
 export async function doctor(options: { config: string; json: boolean }): Promise<number> {
@@ -34,9 +34,9 @@ export async function doctor(options: { config: string; json: boolean }): Promis
 /** What only a running agent knows: whether firewalls return packets, and what others changed. */
 async function agentFindings(socket: string): Promise<Finding[]> {
   try {
-    const status = (await request(socket, 'GET', '/status')).body as AgentStatus;
+    const status = await readStatus(socket);
     // One that is only starting has nothing more to tell.
-    if (!('firewalls' in status)) return [risk('agent', 'is starting', 'Ask again in a moment.')];
+    if (!isComplete(status)) return [risk('agent', 'is starting', 'Ask again in a moment.')];
     return [stateFinding(status), ...status.firewalls.map(firewallFinding), driftFinding(status)];
   } catch (error) {
     const code = (error as { code?: unknown }).code;

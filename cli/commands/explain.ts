@@ -19,7 +19,7 @@ import { type Connection, directionNames } from '../explain/misses.ts';
 import { parseTuple, type Tuple } from '../explain/tuple.ts';
 import { findLinksIfAny, ownAddresses } from '../links.ts';
 import { formatBytes, formatTable } from '../table.ts';
-import { UsageError } from './flows.ts';
+import { UsageError } from '../usage-error.ts';
 
 export type ExplainOptions = {
   readonly config: string;

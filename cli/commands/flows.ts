@@ -4,6 +4,7 @@ import { request } from '../../control/client.ts';
 import type { FlowRow } from '../../control/flows.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { formatBytes, formatTable } from '../table.ts';
+import { UsageError } from '../usage-error.ts';
 
 export type FlowsOptions = {
   readonly socket: string;
@@ -37,11 +38,6 @@ export async function flows(options: FlowsOptions): Promise<number> {
     if (!options.watch) return ExitCode.Ok;
     await new Promise((resolve) => setTimeout(resolve, watchMs));
   }
-}
-
-/** The question was wrong; exit code 2. */
-export class UsageError extends Error {
-  readonly code = 'ERR_USAGE';
 }
 
 function draw({ flows: rows, matching }: { matching: number; flows: FlowRow[] }): string {

@@ -19,7 +19,7 @@ import { parseDuration } from '../config/text.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { exclusionsOf, pinDirectory, tunName } from '../host-policy.ts';
 import { broadcastsOf } from '../links.ts';
-import { UsageError } from './flows.ts';
+import { UsageError } from '../usage-error.ts';
 
 /** How often interfaces that are not there yet are looked for. */
 const pollMs = 100;

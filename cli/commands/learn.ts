@@ -2,7 +2,7 @@
 import { type Learned, type LearnedOption, learn } from '../capture/learn.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { openCapture } from '../explain/capture-file.ts';
-import { UsageError } from './flows.ts';
+import { UsageError } from '../usage-error.ts';
 
 export function captureLearn(file: string, options: { port: string; json: boolean }): number {
   const port = Number(options.port);

@@ -5,8 +5,8 @@ import { readConfigFile } from '../config/file.ts';
 import { readText } from '../config/write.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { formatTable } from '../table.ts';
+import { UsageError } from '../usage-error.ts';
 import { reloadIfRunning } from './configure.ts';
-import { UsageError } from './flows.ts';
 
 export type RuleOptions = {
   readonly config: string;

@@ -5,10 +5,10 @@ import { createElement as h, type ReactElement, useEffect, useState } from 'reac
 import { request } from '../../control/client.ts';
 import type { FlowRow } from '../../control/flows.ts';
 import { ExitCode } from '../exit-codes.ts';
+import { isComplete, readStatus } from '../status-of-agent.ts';
 import { type Reading, sortKeys, TopModel } from '../top/model.ts';
 import { type Size, type TopSettings, TopView } from '../top/view.ts';
-import { UsageError } from './flows.ts';
-import { isComplete, readStatus } from './status.ts';
+import { UsageError } from '../usage-error.ts';
 
 /** Of which the first by rate are shown; more would cost the agent time. */
 const askedFlows = 1000;

@@ -7,7 +7,7 @@
  *     packet header   16 bytes: seconds, fraction, bytes captured, bytes on the wire
  */
 import { readFileSync, statSync } from 'node:fs';
-import { UsageError } from '../commands/flows.ts';
+import { UsageError } from '../usage-error.ts';
 
 /** Read at once; larger captures can be cut with `editcap -c`. */
 const maximumBytes = 1_073_741_824;

@@ -1,8 +1,8 @@
 /** A connection as a person writes it: `tcp 10.1.0.9:41000 -> 10.2.0.7:5432`. */
 import { Protocol } from '../../parsers/ipv4.ts';
 import { parseAddress } from '../../parsers/text.ts';
-import { UsageError } from '../commands/flows.ts';
 import { formatProtocol, parseProtocol } from '../config/text.ts';
+import { UsageError } from '../usage-error.ts';
 
 /** Addresses are int32; `source` opens the connection. Ports are 0 where there are none. */
 export type Tuple = {

@@ -1,7 +1,7 @@
 /** `completion` and `man`, and the examples below each command's `--help`. */
 import type { Command } from 'commander';
-import { UsageError } from '../commands/flows.ts';
 import { exitCodeHelp } from '../exit-codes.ts';
+import { UsageError } from '../usage-error.ts';
 import { version } from '../version.ts';
 import { completionFor, type Shell, shells } from './completion.ts';
 import { examples } from './examples.ts';

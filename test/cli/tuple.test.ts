@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { UsageError } from '../../cli/commands/flows.ts';
 import { parseTuple } from '../../cli/explain/tuple.ts';
+import { UsageError } from '../../cli/usage-error.ts';
 
 t.test('any words are a connection or a usage error, never something else', async (t) => {
   const number = fc.integer({ min: -5, max: 70_000 }).map(String);
