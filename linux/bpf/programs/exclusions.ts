@@ -165,10 +165,11 @@ function tunnelEgress(policy: Exclusions): Item[] {
 }
 
 function tunnelIngress(policy: Exclusions, target: string): Item[] {
+  const [first, ...others] = policy.tunnelPorts;
   return [
     load16(R1, R10, localPort),
-    ...policy.tunnelPorts.map((port) => jeq.imm(R1, networkHalf(port), 'tunnel')),
-    goto('not-tunnel'),
+    ...others.map((port) => jeq.imm(R1, networkHalf(port), 'tunnel')),
+    jne.imm(R1, networkHalf(first!), 'not-tunnel'),
     label('tunnel'),
     ...tunnelPeers(policy, Direction.Ingress).flatMap((peer) => whenInside(remote, peer, target)),
     label('not-tunnel'),
