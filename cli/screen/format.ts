@@ -58,7 +58,7 @@ export function cut(text: string, width: number): string {
 
 /** What the kernel programs count, in words (linux/bpf/policy.ts). */
 export const kernelWords: Readonly<Record<string, string>> = {
-  excluded: 'went on: never redirected, whatever the rules say',
+  excluded: 'went on: never redirected, such as the tunnel itself',
   passedVerdict: 'went on: their connection passes',
   passedNetwork: 'went on: their network passes',
   droppedStarting: 'dropped until the agent runs (onBoot)',

@@ -138,12 +138,13 @@ function amountsOf({ counters, kernel }: AgentStatus): Amounts {
     Object.entries(kernel)
       .filter(([name]) => test.test(name))
       .map(([, row]) => row);
+  // The kernel's `excluded` is mostly the tunnel itself: what was redirected, once more.
   const isTunnelled = (name: string) => name === 'redirected' || name === 'reinjected';
   const straight = agent((name, kind) => kind === 'forwarded' && !isTunnelled(name));
   return {
     redirected: sum([counters.redirected]),
     returned: sum([counters.reinjected]),
-    passed: sum([...straight, ...byKernel(/^(passed|excluded)/)]),
+    passed: sum([...straight, ...byKernel(/^passed/)]),
     dropped: sum([...agent((_, kind) => kind === 'dropped'), ...byKernel(/^dropped/)]),
   };
 }

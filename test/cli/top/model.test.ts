@@ -55,6 +55,23 @@ function filled(): TopModel {
   return model;
 }
 
+t.test("the tunnel's own packets are not what passed", async (t) => {
+  const model = new TopModel();
+  const more = (name: string) => {
+    const { bytes, packets } = status.kernel[name]!;
+    return { ...status.kernel, [name]: { packets: packets + 10, bytes: bytes + 1000 } };
+  };
+  const take = (nowMs: number, kernel: AgentStatus['kernel']) =>
+    model.take({ nowMs, status: { ...status, kernel }, flows: [], matching: 0 });
+  const passed = () => model.series().find(({ name }) => name === 'passed')!.packetsPerSecond;
+  take(0, status.kernel);
+  take(1000, more('excluded'));
+  t.equal(passed(), 0);
+  take(2000, status.kernel);
+  take(3000, more('passedVerdict'));
+  t.equal(passed(), 10);
+});
+
 t.test('rates are differences over time', async (t) => {
   const model = filled();
   const [redirected, returned] = model.series();
