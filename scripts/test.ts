@@ -112,6 +112,11 @@ function flagsOf(source: string): string[] {
   return /^\/\/ Flags: (.*)$/m.exec(readFileSync(source, 'utf8'))?.[1]?.trim().split(/\s+/) ?? [];
 }
 
+/** `// Untimed: …` at its head: it measures no time and shares no path, so another may run beside. */
+function isUntimed(source: string): boolean {
+  return /^\/\/ Untimed: /m.test(readFileSync(source, 'utf8'));
+}
+
 async function runFiles(files: readonly string[], jobs: number): Promise<void> {
   const queue = [...files];
   const worker = async () => {
@@ -150,8 +155,13 @@ async function main(): Promise<void> {
   const unitFiles = net && !unit ? [] : files.filter((path) => !path.startsWith('test/net/'));
   if (netFiles.length + unitFiles.length === 0) failWith('no tests found');
   await runFiles(unitFiles, availableParallelism());
-  if (isRoot) await runFiles(netFiles, 1);
-  else if (netFiles.length > 0) {
+  if (isRoot) {
+    await runFiles(netFiles.filter(isUntimed), availableParallelism());
+    await runFiles(
+      netFiles.filter((file) => !isUntimed(file)),
+      1,
+    );
+  } else if (netFiles.length > 0) {
     const sentence = `${netFiles.length} files of test/net need root: sudo ./scripts/test --net`;
     if (net || inCi) failWith(sentence);
     else skipped.push(sentence);

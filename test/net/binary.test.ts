@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The standalone binary, built by scripts/package and used as a user would (needs root): alone in
  * a directory, with the capabilities that its service has and no more.

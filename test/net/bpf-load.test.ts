@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** Maps and the verifier of the running kernel; needs root. */
 import t from 'tap';
 import {

@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The programs that carry flows by themselves, branch by branch: real frames through the kernel's
  * own test run of a program (needs root, no network).

@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** Filters on clsact among those of others, and what stays of them. */
 import t from 'tap';
 import { BPF_PROG_TYPE_SCHED_CLS } from '../../linux/abi/bpf.ts';

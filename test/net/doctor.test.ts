@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * `doctor` on a host that is well, and on hosts that are not: each fault is named (needs root).
  *

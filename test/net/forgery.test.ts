@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * A neighbour of the firewall forges tunnel packets (needs root). raw-socket sends them with any
  * source address, cap watches the workload's interface, the server and the counters say what came

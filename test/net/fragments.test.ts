@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * Fragments out of order on the wire (needs root): a raw socket sends the last one first. What does
  * not arrive whole and unchanged has no echo.

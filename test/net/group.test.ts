@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** Two protected hosts and one firewall between them: inspected once (needs root). */
 import t, { type Test } from 'tap';
 import { type Agent, startAgent } from '../../lab/agent.ts';

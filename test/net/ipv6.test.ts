@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** IPv6 is not redirected: it passes with a warning, or is dropped (needs root). */
 import t from 'tap';
 import { type Hairpin, shell, startHairpin } from '../support/hairpin.ts';

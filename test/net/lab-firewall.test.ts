@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The lab's firewalls on real links, spoken to by a plain UDP socket in the workload (needs root):
  *

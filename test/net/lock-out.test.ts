@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * Nobody locks himself out of a host by SSH (needs root): a configuration on trial that drops
  * everything is rolled back by itself, and the session that starts an agent is excepted.

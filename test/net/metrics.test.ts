@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** The page for Prometheus, asked by curl (needs root). */
 import t from 'tap';
 import { pause } from '../../lab/program.ts';

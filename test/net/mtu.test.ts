@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * What is larger than the tunnel (needs root). The tunnel carries 1452 bytes on a path of 1500:
  *

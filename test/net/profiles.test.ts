@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The profiles of gateway load balancers through the built-in firewall, which returns their headers
  * as they came; with `gateway` it also answers as such an appliance does (needs root): ports kept,

@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * What an operator meets on the first try: one clear sentence, a documented exit code, nothing left
  * behind (needs root).

@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /** The steering programs with real packets: what goes where. steering-lab.ts has the drawing. */
 import type { Namespace } from '../../lab/namespace.ts';
 import {

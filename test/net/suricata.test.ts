@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * A firewall that nobody here wrote: Suricata between two VXLAN devices of the kernel, with the
  * rules of lab/suricata (needs root). What it blocks, it blocks in both directions; the neighbour

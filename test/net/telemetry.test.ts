@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * Telemetry to a collector as it stands in the field (needs root): an nginx with TLS, HTTP/2 and
  * required client certificates, and behind it OpenTelemetry's own definitions of the messages.

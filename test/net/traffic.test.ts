@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * What hosts speak, as it is, through the hair-pin in both directions (needs root): other people's
  * clients and servers, and IP protocols that the agent knows by number only. The rows are those of

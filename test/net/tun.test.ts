@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The TUN device against the kernel.
  *

@@ -1,3 +1,4 @@
+// Untimed: another test may run beside this one.
 /**
  * The tunnel's sockets and rtnetlink against the kernel.
  *
