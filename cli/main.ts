@@ -12,6 +12,7 @@ import { doctor } from './commands/doctor.ts';
 import { defaultConfigFile, explain } from './commands/explain.ts';
 import { flows } from './commands/flows.ts';
 import { arm, disarm, guardStatus } from './commands/guard.ts';
+import { lab } from './commands/lab.ts';
 import { captureLearn } from './commands/learn.ts';
 import { release } from './commands/release.ts';
 import { reload } from './commands/reload.ts';
@@ -22,6 +23,7 @@ import { stop } from './commands/stop.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
 import { ExitCode, exitCodeHelp, exitCodeOf } from './exit-codes.ts';
 import { addReferenceVerbs } from './reference-verbs.ts';
+import { groupVerbs } from './shell/groups.ts';
 import { addShellVerbs } from './shell/verbs.ts';
 import { version } from './version.ts';
 
@@ -157,8 +159,15 @@ function buildProgram(done: (code: number) => void): Command {
     .option('--config <file>', 'configuration file', defaultConfigFile)
     .option(...socketOption)
     .action(async (options) => done(await diag(options)));
+  program
+    .command('lab')
+    .description('see it at work, in network namespaces; in a source tree only')
+    .argument('[option...]', 'of scripts/lab, as they are')
+    .allowUnknownOption()
+    .action(async (words) => done(await lab(words)));
   addReferenceVerbs(program, done);
   addShellVerbs(program);
+  groupVerbs(program);
   return program;
 }
 

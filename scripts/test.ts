@@ -112,7 +112,7 @@ function flagsOf(source: string): string[] {
   return /^\/\/ Flags: (.*)$/m.exec(readFileSync(source, 'utf8'))?.[1]?.trim().split(/\s+/) ?? [];
 }
 
-/** `// Untimed: …` at its head: it measures no time and shares no path, so another may run beside. */
+/** `// Untimed: …` at its head: it measures no time, and two of the kind may run at once. */
 function isUntimed(source: string): boolean {
   return /^\/\/ Untimed: /m.test(readFileSync(source, 'utf8'));
 }

@@ -77,5 +77,8 @@ t.test('--help teaches by examples of verbs that exist, and a slip is told', asy
   for (const path of Object.keys(examples)) {
     t.equal(microperimeter(...path.split(' '), '--help').status, 0, path);
   }
+  const { stdout } = microperimeter('--help');
+  t.match(stdout, /^See what it does, and why:\n {2}status [\s\S]*^Try and learn:\n {2}lab /m);
+  t.notMatch(stdout, /^Commands:/m, 'none without a group');
   t.match(microperimeter('statsu'), { status: 2, stderr: /Did you mean status\?/ });
 });
