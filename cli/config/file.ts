@@ -1,11 +1,12 @@
-/** The configuration file from disk. */
+/** The configuration file from disk, and what the environment overrides. */
 import { readFileSync, statSync } from 'node:fs';
 import { limits } from '../../engine/config.ts';
+import { overridesOf } from './environment.ts';
 import { ConfigError, type ReadConfig, readConfig } from './parse.ts';
 
 /** Throws a ConfigError for a file that cannot be read, is too large, or is wrong. */
 export function readConfigFile(file: string): ReadConfig {
-  return readConfig(readText(file), file);
+  return readConfig(readText(file), file, overridesOf(process.env));
 }
 
 function readText(file: string): string {

@@ -6,6 +6,7 @@ import { type Document, isMap, isNode, LineCounter, type Pair, parseDocument } f
 import type { z } from 'zod';
 import type { Config } from '../../engine/config.ts';
 import { crossChecks, pointlessKeys } from './cross-checks.ts';
+import { type Override, override } from './environment.ts';
 import { show } from './fields.ts';
 import { resolveHa } from './firewall-fields.ts';
 import { resolveRules } from './rules.ts';
@@ -52,30 +53,44 @@ export type ReadConfig = {
   placeOf(path: Path): { readonly line: number; readonly column: number };
 };
 
+/** Not in the file. */
+const nowhere = { line: 0, column: 0 } as const;
+
 /** `file` is the name to show. Throws a ConfigError with all problems, in the order of lines. */
 export function parseConfig(text: string, file: string): Config {
   return readConfig(text, file).config;
 }
 
 /** As `parseConfig`, with what a person may want to know of a good file. */
-export function readConfig(text: string, file: string): ReadConfig {
+export function readConfig(
+  text: string,
+  file: string,
+  overrides: readonly Override[] = [],
+): ReadConfig {
   const lines = new LineCounter();
   const document = parseYaml(text, file, lines);
   const placeOf = (path: Path) => {
     const node = document.getIn(path, true);
     const at = isNode(node) ? node.range?.[0] : undefined;
-    if (at === undefined) return { line: 0, column: 0 };
+    if (at === undefined) return nowhere;
     const { line, col } = lines.linePos(at);
     return { line, column: col };
   };
   const lineOfRule = (index: number) => placeOf(['rules', index]).line;
-  const { config, errors, warnings } = checkSections(toValue(document, file), lineOfRule);
+  const value = toValue(document, file);
+  applyOverrides(value, file, overrides);
+  const { config, errors, warnings } = checkSections(value, lineOfRule);
   const problems = (findings: readonly Finding[]) =>
     findings
-      .map((finding) => locate(document, lines, finding))
+      .map((finding) => locate(document, lines, overrides, finding))
       .sort((a, b) => a.line - b.line || a.column - b.column);
   if (config === undefined) throw new ConfigError(file, problems(errors));
-  return { config: deepFreeze(config), warnings: problems(warnings), placeOf };
+  const taken = overrides.map(({ path, variable }) => ({
+    ...nowhere,
+    key: formatPath(path),
+    message: `taken from ${variable}, not from the file`,
+  }));
+  return { config: deepFreeze(config), warnings: [...taken, ...problems(warnings)], placeOf };
 }
 
 function parseYaml(text: string, file: string, lines: LineCounter): Document.Parsed {
@@ -112,6 +127,14 @@ function toValue(document: Document.Parsed, file: string): Record<string, unknow
     throw new ConfigError(file, [wholeFile(`must be a block of keys, not ${show(value)}`)]);
   }
   return value as Record<string, unknown>;
+}
+
+function applyOverrides(value: object, file: string, overrides: readonly Override[]): void {
+  const problems = overrides.flatMap((one) => {
+    const message = override(value, one);
+    return message === undefined ? [] : [{ ...nowhere, key: one.variable, message }];
+  });
+  if (problems.length > 0) throw new ConfigError(file, problems);
 }
 
 function wholeFile(message: string): Problem {
@@ -229,10 +252,26 @@ function isTransform(schema: unknown): boolean {
   return (schema as { def?: { type?: string } }).def?.type === 'transform';
 }
 
-function locate(document: Document.Parsed, lines: LineCounter, finding: Finding): Problem {
+function locate(
+  document: Document.Parsed,
+  lines: LineCounter,
+  overrides: readonly Override[],
+  finding: Finding,
+): Problem {
+  const { message } = finding;
+  // One below counts when the block itself is there for its sake only.
+  const isThere = document.hasIn(finding.path);
+  const variables = overrides
+    .filter(({ path }) => path.length <= finding.path.length || !isThere)
+    .filter(({ path }) => path.every((part, depth) => part === (finding.path[depth] ?? part)))
+    .map(({ variable }) => variable);
+  if (variables.length > 0) {
+    const key = formatPath(finding.path);
+    return { ...nowhere, key, message: `${message} (from ${variables.join(', ')})` };
+  }
   const offset = offsetOf(document, finding.path, finding.atKey);
   const { line, col } = lines.linePos(offset);
-  return { line, column: col, key: formatPath(finding.path), message: finding.message };
+  return { line, column: col, key: formatPath(finding.path), message };
 }
 
 /** Where the value (or the key) at `path` begins; for what is not there, its nearest ancestor. */
