@@ -31,6 +31,7 @@ function createTurn(records: number, drained: boolean): () => void {
     flows.find(0x0a010009, Math.imul(turn++, 0x9e3779b1), 443, 40000, 6);
     const flow = flows.insert(0, 0, Verdict.Redirect, 1);
     flows.describe(flow, 0, 1, OnFailure.Inherit, 1, 0);
+    flows.writeStart(flow);
     flows.touch(flow, 2, 1);
     return flow;
   };

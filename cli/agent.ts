@@ -1,5 +1,5 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
-import { type FlowNames, listFlows, parseFlowQuery } from '../control/flows.ts';
+import { type FlowNames, listFlows, parseFlowQuery, redirectsBefore } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
 import { builtInRule, groupRule } from '../engine/classifier/lookup.ts';
@@ -178,13 +178,14 @@ export class Agent {
 
   /**
    * Put the policy of another configuration in force: rules, default, failure policies, management
-   * exceptions, IPv6. Flows that are known keep their verdict. Resolves when the data path decides
-   * by it. The caller has made sure that nothing else differs.
+   * exceptions, IPv6. Flows that are known keep their verdict, or are decided again, each at its
+   * next packet. Resolves when the data path decides by it. The caller has made sure that nothing
+   * else differs.
    *
    * @throws as PolicyInForce.change
    */
-  reload(next: Compiled): Promise<void> {
-    return this.inTurn(() => this.inForce.change(next));
+  reload(next: Compiled, reclassify: boolean): Promise<void> {
+    return this.inTurn(() => this.inForce.change(next, reclassify));
   }
 
   /** One change at a time: the data path is waited for. */
@@ -199,11 +200,14 @@ export class Agent {
     return {
       steering,
       replacePolicy: (policy) => this.dataPath.replacePolicy(policy),
+      redirectsBefore: (generation) =>
+        this.flowColumns.some((columns) => redirectsBefore(columns, generation)),
       adoptedGeneration: () => this.counters().gauges[Gauge.PolicyGeneration],
-      policyOf: ({ policy, settings }, generation) => ({
+      policyOf: ({ policy, settings }, generation, reclassifyBefore) => ({
         ...policy,
         builtIns: builtInsOf(settings, this.links),
         generation,
+        reclassifyBefore,
       }),
       steeringPolicyOf: (settings) =>
         steeringPolicyOf(settings, this.links, tun, this.plan.acceleration, spread),
@@ -380,6 +384,7 @@ export class Agent {
     for (const gate of this.parts.gates) gate.close(GateCause.Stopping);
     await this.hostWatch.stop();
     this.firewalls.close();
+    this.inForce.close();
     await this.dataPath.stop();
     this.pulse.close();
     this.flowLog?.close();

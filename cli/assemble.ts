@@ -190,7 +190,12 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
     const { plan, steering } = attach(config, links, tun, asked, spread);
     closers.add(() => steering.detach());
 
-    const policy = { ...compiled.policy, builtIns, generation: firstGeneration };
+    const policy = {
+      ...compiled.policy,
+      builtIns,
+      generation: firstGeneration,
+      reclassifyBefore: 0,
+    };
     steering.setNetworks(networks, firstGeneration);
     const meeting = spread && {
       spread,

@@ -33,6 +33,12 @@ const socketOption = [
   defaults.control.socket,
 ] as const;
 
+const reclassifyOption = [
+  '--reclassify',
+  'decide connections that are known again, too, each at its next packet',
+  false,
+] as const;
+
 function buildProgram(done: (code: number) => void): Command {
   const program = new Command('microperimeter')
     .description("Redirects a workload's IPv4 traffic through a firewall and back.")
@@ -99,6 +105,7 @@ function buildProgram(done: (code: number) => void): Command {
   program
     .command('reload')
     .description('the running agent reads its configuration again')
+    .option(...reclassifyOption)
     .option('--json', 'as JSON', false)
     .option(...socketOption)
     .action(async (options) => done(await reload(options)));
@@ -107,6 +114,7 @@ function buildProgram(done: (code: number) => void): Command {
     .description('put a configuration on trial; it is rolled back unless you confirm it')
     .argument('<file>', 'configuration file')
     .option('--confirm <time>', 'how long the trial is, such as 60s or 5m', '60s')
+    .option(...reclassifyOption)
     .option(...socketOption)
     .action(async (file, options) => done(await apply(file, options)));
   program

@@ -63,14 +63,14 @@ export function networksOf(config: Config): readonly Prefix[] {
 const maximumNetworks = networkCapacity / 2;
 
 /** A policy but for what the host and the run add to it. */
-export type RulesPolicy = Omit<Policy, 'builtIns' | 'generation'>;
+export type RulesPolicy = Omit<Policy, 'builtIns' | 'generation' | 'reclassifyBefore'>;
 
 /**
  * @param generation counts the policies of this run
  * @throws when the rules do not fit in the compiled form's limits (engine/classifier/compile.ts)
  */
 export function buildPolicy(config: Config, builtIns: BuiltIns, generation: number): Policy {
-  return { ...rulesPolicyOf(config), builtIns, generation };
+  return { ...rulesPolicyOf(config), builtIns, generation, reclassifyBefore: 0 };
 }
 
 /** @throws as `buildPolicy` */

@@ -14,13 +14,14 @@ import type { CompileAnswer, Compiled } from './compile.ts';
 import { ConfigError, formatProblem } from './config/parse.ts';
 import type { Logger } from './log.ts';
 
+type Apply = (next: Compiled, reclassify: boolean) => Promise<void>;
 type Compile = (file: string, before: SharedArrayBuffer) => Promise<CompileAnswer>;
 
 export class Reloader {
   private readonly file: string;
   private readonly logger: Logger;
   private readonly compile: Compile;
-  private readonly apply: (next: Compiled) => Promise<void>;
+  private readonly apply: Apply;
   private current: Compiled;
   private text: Buffer;
   private loadedMs = Date.now();
@@ -32,13 +33,7 @@ export class Reloader {
    * @param current what is in force, read from `file` just now
    * @param apply puts a policy in force; when it throws, everything must be as it was
    */
-  constructor(
-    file: string,
-    current: Compiled,
-    logger: Logger,
-    compile: Compile,
-    apply: (next: Compiled) => Promise<void>,
-  ) {
+  constructor(file: string, current: Compiled, logger: Logger, compile: Compile, apply: Apply) {
     this.file = file;
     this.current = current;
     this.text = textOf(file);
@@ -48,28 +43,34 @@ export class Reloader {
   }
 
   /** Never rejects: what went wrong is in the answer and in the log. */
-  reload(askedBy: string): Promise<ReloadAnswer> {
+  reload(askedBy: string, reclassify = false): Promise<ReloadAnswer> {
     return this.inTurn(`reload, asked by ${askedBy}`, async () => {
       if (this.trial !== undefined) return refusal(onTrial);
       const text = textOf(this.file);
-      const answer = await this.load(this.file);
-      if (answer.ok) this.keep(text);
-      return answer;
+      const before = this.current;
+      const answer = await this.load(this.file, reclassify);
+      if (!answer.ok) return answer;
+      this.keep(text);
+      if (!reclassify) return answer;
+      // Flows may be of a policy before the one in force.
+      if (before === this.current) await this.apply(before, true);
+      return { ...answer, changed: [...answer.changed, reclassified] };
     });
   }
 
   /** Put another file in force until `forMs` have passed, or it is confirmed. Never rejects. */
-  try(candidate: string, forMs: number): Promise<ReloadAnswer> {
+  try(candidate: string, forMs: number, reclassify = false): Promise<ReloadAnswer> {
     return this.inTurn(`trial for ${forMs / 1000} s`, async () => {
       if (this.trial !== undefined) return refusal(onTrial);
       const before = this.current;
       const text = textOf(candidate);
-      const answer = await this.load(candidate);
+      const answer = await this.load(candidate, reclassify);
       if (!answer.ok || before === this.current) return answer;
       const timer = setTimeout(() => void this.rollBack('nobody confirmed it in time'), forMs);
-      const { changed } = answer;
-      this.trial = { before, text, timer, changed, endMs: performance.now() + forMs };
-      return answer;
+      const changed = reclassify ? [...answer.changed, reclassified] : answer.changed;
+      const endMs = performance.now() + forMs;
+      this.trial = { before, text, timer, changed, reclassify, endMs };
+      return { ...answer, changed };
     });
   }
 
@@ -89,7 +90,7 @@ export class Reloader {
     return this.inTurn(`roll back: ${reason}`, async () => {
       const { trial } = this;
       if (trial === undefined) return refusal(notOnTrial);
-      await this.apply(trial.before);
+      await this.apply(trial.before, trial.reclassify);
       this.current = trial.before;
       this.endTrial();
       return { ...accepted, changed: trial.changed.map((words) => `no more: ${words}`) };
@@ -153,10 +154,10 @@ export class Reloader {
     return answer;
   }
 
-  private async load(file: string): Promise<ReloadAnswer> {
+  private async load(file: string, reclassify: boolean): Promise<ReloadAnswer> {
     const { changed, next, refused, warnings } = await this.compile(file, this.current.source);
     if (next !== undefined) {
-      await this.apply(next);
+      await this.apply(next, reclassify);
       this.current = next;
     }
     return { ok: refused.length === 0, changed, refused, warnings };
@@ -178,11 +179,14 @@ type Trial = {
   readonly text: Buffer;
   readonly timer: NodeJS.Timeout;
   readonly changed: readonly string[];
+  /** Then its end decides them again, too. */
+  readonly reclassify: boolean;
   /** By `performance.now`. */
   readonly endMs: number;
 };
 
 const accepted = { ok: true, changed: [], refused: [], warnings: [] } as const;
+const reclassified = 'connections that are known are decided again, each at its next packet';
 const onTrial = 'a configuration is on trial: microperimeter confirm or rollback first';
 const notOnTrial = 'no configuration is on trial: it was rolled back, or there was none';
 

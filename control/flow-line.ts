@@ -13,6 +13,7 @@ const endNames: Readonly<Record<FlowEnd, string>> = {
   [FlowEnd.Evicted]: 'evicted',
   [FlowEnd.Replaced]: 'replaced',
   [FlowEnd.Stop]: 'stop',
+  [FlowEnd.Reclassified]: 'reclassified',
 };
 
 /** @param bootMs what CLOCK_MONOTONIC's 0 is in milliseconds since 1970 */

@@ -3,7 +3,8 @@
  * shared columns; never stops the data path. One pass over the table: 10 ms for a million records.
  */
 import type { FlowColumns } from '../engine/flow-columns.ts';
-import { FlowState, Verdict } from '../engine/flows.ts';
+import { FlowState } from '../engine/flow-progress.ts';
+import { Verdict } from '../engine/flows.ts';
 import { tickMs } from '../engine/ticks.ts';
 import { Protocol } from '../parsers/ipv4.ts';
 import { formatAddress, parseAddress } from '../parsers/text.ts';
@@ -74,6 +75,17 @@ export const protocolNames: ReadonlyMap<number, string> = new Map([
   [Protocol.Tcp, 'tcp'],
   [Protocol.Udp, 'udp'],
 ]);
+
+/** Whether a flow is redirected that a policy before `generation` decided. Reads every record. */
+export function redirectsBefore(columns: FlowColumns, generation: number): boolean {
+  const { used, verdict, generation: decided } = columns;
+  for (let flow = 0; flow < used.length; flow++) {
+    if (used[flow] === 1 && verdict[flow] === Verdict.Redirect && decided[flow] < generation) {
+      return true;
+    }
+  }
+  return false;
+}
 
 /** From the query part of a URL. Throws RangeError with a sentence about what is wrong. */
 export function parseFlowQuery(parameters: URLSearchParams): FlowQuery {

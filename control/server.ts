@@ -34,10 +34,10 @@ export type ControlProvider = {
   status(): object;
   /** Throws RangeError with a sentence when the question is wrong. */
   flows(query: URLSearchParams): object;
-  /** Read the configuration again. Never rejects. */
-  reload(): Promise<ReloadAnswer>;
+  /** Read the configuration again, for connections that are known, too. Never rejects. */
+  reload(reclassify: boolean): Promise<ReloadAnswer>;
   /** Put a file in force until `seconds` have passed, unless it is confirmed. Never rejects. */
-  apply(candidate: string, seconds: number): Promise<ReloadAnswer>;
+  apply(candidate: string, seconds: number, reclassify: boolean): Promise<ReloadAnswer>;
   confirm(): Promise<ReloadAnswer>;
   rollback(): Promise<ReloadAnswer>;
   configuration(): { readonly file: string; readonly text: string };
@@ -180,7 +180,10 @@ const routes: Readonly<Record<string, Readonly<Record<string, Way>>>> = {
   '/status': { GET: (response, provider) => reply(response, 200, provider.status()) },
   '/flows': { GET: (response, provider, query) => replyFlows(response, query, provider) },
   '/configuration': { GET: (response, provider) => reply(response, 200, provider.configuration()) },
-  '/reload': { POST: (response, provider) => replyLater(response, provider.reload()) },
+  '/reload': {
+    POST: (response, provider, query) =>
+      replyLater(response, provider.reload(query.has('reclassify'))),
+  },
   '/apply': { POST: (response, provider, query) => replyApply(response, query, provider) },
   '/confirm': { POST: (response, provider) => replyLater(response, provider.confirm()) },
   '/rollback': { POST: (response, provider) => replyLater(response, provider.rollback()) },
@@ -209,7 +212,7 @@ function replyApply(
   if (!candidate.startsWith('/') || !(seconds >= 1 && seconds <= longestTrialSeconds)) {
     const error = `candidate is an absolute path, seconds from 1 to ${longestTrialSeconds}`;
     reply(response, 400, { error });
-  } else replyLater(response, provider.apply(candidate, seconds));
+  } else replyLater(response, provider.apply(candidate, seconds, query.has('reclassify')));
 }
 
 function replyFlows(

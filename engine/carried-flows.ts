@@ -308,6 +308,11 @@ export class CarriedFlows {
     carrier.remind(flow);
   }
 
+  /** Every packet comes up, from now on. */
+  endAll(): void {
+    for (let flow = 0; flow < this.stage.length; flow++) this.end(flow);
+  }
+
   /** The record is about to end or to begin again. */
   end(flow: number): void {
     if (flow >= this.stage.length || this.stage[flow] === Stage.None) return;

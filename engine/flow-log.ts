@@ -31,6 +31,8 @@ export const FlowEnd = {
   Replaced: 5,
   /** The agent stopped; the connection may live on. */
   Stop: 6,
+  /** It goes on under another verdict (`reload --reclassify`). */
+  Reclassified: 7,
 } as const;
 export type FlowEnd = (typeof FlowEnd)[keyof typeof FlowEnd];
 

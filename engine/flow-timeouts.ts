@@ -1,6 +1,6 @@
 /** When a silent flow is over: by protocol and, for TCP, by state. In ticks of 100 ms. */
 import { Protocol } from '../parsers/ipv4.ts';
-import type { FlowState } from './flows.ts';
+import type { FlowState } from './flow-progress.ts';
 
 export const ticksPerSecond = 10;
 const second = ticksPerSecond;

@@ -16,10 +16,11 @@ import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
 import { type Carried, nothingCarried } from './carried.ts';
 import { type FlowColumns, openFlowColumns } from './flow-columns.ts';
+import { idlestOfSample } from './flow-eviction.ts';
 import { hashTuple, RandomWords } from './flow-hash.ts';
 import { FlowIndex } from './flow-index.ts';
 import { FlowEnd, FlowEvent, FlowLogWriter, flowLogByteLength } from './flow-log.ts';
-import { Closing, Progress, Queue } from './flow-progress.ts';
+import { Closing, FlowState, Progress, Queue } from './flow-progress.ts';
 import { FlowQueues } from './flow-queue.ts';
 import { idleLimit, ticksPerSecond } from './flow-timeouts.ts';
 import type { Direction } from './io.ts';
@@ -47,14 +48,7 @@ export type Verdict = (typeof Verdict)[keyof typeof Verdict];
 export const OnFailure = { Inherit: 0, Pass: 1, Drop: 2 } as const;
 export type OnFailure = (typeof OnFailure)[keyof typeof OnFailure];
 
-/** Where a flow stands in its life; decides its timeout. */
-export const FlowState = { Opening: 0, Open: 1, HalfClosed: 2, Closed: 3 } as const;
-export type FlowState = (typeof FlowState)[keyof typeof FlowState];
-
 export const noFlow = -1;
-
-/** How many records are looked at when the table is full of established flows. */
-const evictionSample = 64;
 
 export class Flows {
   readonly capacity: number;
@@ -212,14 +206,29 @@ export class Flows {
     this.begin(flow, direction, verdict, nowTick);
   }
 
-  private begin(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
+  /**
+   * The connection goes on under another verdict: the log has an end of it, and a beginning. The
+   * caller describes what decided it.
+   */
+  judgeAgain(flow: number, verdict: Verdict, nowTick: number): void {
+    this.carried.end(flow);
+    this.writeEnd(flow, FlowEnd.Reclassified);
+    this.judge(flow, verdict, nowTick);
+  }
+
+  /** Verdict and counters, which count what happened under it. */
+  private judge(flow: number, verdict: Verdict, nowTick: number): void {
     const { columns } = this;
-    columns.opener[flow] = direction;
     columns.firstSeen[flow] = nowTick;
     columns.packets.fill(0, 2 * flow, 2 * flow + 2);
     columns.bytes[2 * flow] = 0;
     columns.bytes[2 * flow + 1] = 0;
     this.verdict[flow] = verdict;
+  }
+
+  private begin(flow: number, direction: Direction, verdict: Verdict, nowTick: number): void {
+    this.judge(flow, verdict, nowTick);
+    this.columns.opener[flow] = direction;
     this.state[flow] = FlowState.Opening;
     this.closing[flow] = 0;
     this.progress[flow] = Progress.Unanswered;
@@ -229,7 +238,7 @@ export class Flows {
   }
 
   /**
-   * Note which rule of which policy decided the flow that has just begun.
+   * Note which rule of which policy decided the flow.
    * @param firewalls the set of those that may hold it
    * @param firewall the one that does
    * @param logged 1: its beginning and its end are for the log
@@ -249,7 +258,11 @@ export class Flows {
     this.firewalls[flow] = firewalls;
     this.firewall[flow] = firewall;
     this.logged[flow] = logged;
-    if (logged === 1) this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
+  }
+
+  /** To the log, when it is to have the flow: it has begun, and is described. */
+  writeStart(flow: number): void {
+    if (this.logged[flow] === 1) this.log.write(this.columns, flow, FlowEvent.Start, FlowEnd.None);
   }
 
   /** Count what the host sent (egress) or the network brought (ingress). */
@@ -364,29 +377,10 @@ export class Flows {
     // The last ACK of one that has just closed is still to come.
     const isOver = closed !== noFlow && nowTick - this.lastSeen[closed] > ticksPerSecond;
     let victim = isOver || opening === noFlow ? closed : opening;
-    if (victim === noFlow) victim = this.idlest(nowTick);
+    if (victim === noFlow) victim = idlestOfSample(this, this.random, nowTick);
     if (victim === noFlow) return;
     this.remove(victim, FlowEnd.Evicted);
     this.evicted++;
-  }
-
-  /** Of a random sample the longest-idle half-closed flow, else the longest-idle one. */
-  private idlest(nowTick: number): number {
-    let victim = noFlow;
-    let victimScore: number = ticksPerSecond;
-    for (let step = 0; step < evictionSample; step++) {
-      const flow = (this.random.next() >>> 0) % this.capacity;
-      if (this.columns.used[flow] === 0) continue;
-      this.carried.collect(flow, nowTick);
-      const idle = nowTick - this.lastSeen[flow];
-      const preferred = idle > ticksPerSecond && this.state[flow] === FlowState.HalfClosed;
-      const score = preferred ? idle + 1_000_000_000 : idle;
-      if (score > victimScore) {
-        victim = flow;
-        victimScore = score;
-      }
-    }
-    return victim;
   }
 
   private writeEnd(flow: number, otherwise: FlowEnd): void {

@@ -214,9 +214,10 @@ export class Loop {
     this.publish();
   }
 
-  /** Replace the policy for new flows; flows that are known keep their verdict. */
+  /** For new flows; those that are known keep their verdict, unless it is to decide them again. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
+    if (policy.reclassifyBefore === policy.generation) this.path.carried.endAll();
     this.adopt(policy);
   }
 

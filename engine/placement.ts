@@ -8,7 +8,7 @@ import { Protocol } from '../parsers/ipv4.ts';
 import { TcpFlag } from '../parsers/tcp.ts';
 import { classify, type Policy } from './classifier/lookup.ts';
 import { symmetricHash } from './flow-hash.ts';
-import { Verdict } from './flows.ts';
+import { type Flows, Verdict } from './flows.ts';
 import { Direction } from './io.ts';
 import type { Path } from './path.ts';
 import { noFirewall, OnLoss } from './peers.ts';
@@ -29,6 +29,17 @@ export function classifyKey(policy: Policy, key: FlowKey, direction: Direction):
   return direction === Direction.Egress
     ? classify(policy, direction, source, destination, sourcePort, destinationPort, protocol)
     : classify(policy, direction, destination, source, destinationPort, sourcePort, protocol);
+}
+
+/** The rule that decides a flow that is known; as `classifyKey` answers for its first packet. */
+export function classifyFlow(policy: Policy, flows: Flows, flow: number): number {
+  const { addressA, addressB, localIsA, opener, ports, protocol } = flows.columns;
+  const [a, b] = [addressA[flow], addressB[flow]];
+  const [portA, portB] = [ports[flow] >>> 16, ports[flow] & 0xffff];
+  const from = opener[flow] as Direction;
+  return localIsA[flow] === 1
+    ? classify(policy, from, a, b, portA, portB, protocol[flow])
+    : classify(policy, from, b, a, portB, portA, protocol[flow]);
 }
 
 /** The firewall for a new flow, of those in `set`; -1: none can be used. */

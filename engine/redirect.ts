@@ -21,11 +21,11 @@ import {
 import { Reason } from '../parsers/reason.ts';
 import { TcpFlag, tcpFlags } from '../parsers/tcp.ts';
 import { addPiece, createPieces } from '../tunnel/pieces.ts';
-import { builtInRule, firewallsOf, isLogged, onFailureOf, verdictOf } from './classifier/lookup.ts';
-import { noRule } from './classifier/rules.ts';
+import { admit, Refused } from './admit.ts';
+import { builtInRule } from './classifier/lookup.ts';
 import { count } from './counters.ts';
 import type { Encapsulator } from './encapsulate.ts';
-import { FlowState, noFlow, OnFailure, Verdict } from './flows.ts';
+import { noFlow, OnFailure, Verdict } from './flows.ts';
 import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { type Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
@@ -40,8 +40,7 @@ import {
   wirePackets,
 } from './packet.ts';
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
-import { noFirewall } from './peers.ts';
-import { classifyKey, Elsewhere, firewallFor, placeKey } from './placement.ts';
+import { classifyKey, Elsewhere, firewallFor } from './placement.ts';
 import { resetBothEnds } from './reset.ts';
 
 export class Redirect {
@@ -102,8 +101,9 @@ export class Redirect {
     if (flow === noFlow && key.kind === KeyKind.LaterFragment) return this.hold(device, link);
     if (flow === noFlow && key.kind === KeyKind.IcmpError) return this.passError(device);
     if (key.kind <= KeyKind.FirstFragment) {
-      flow = this.admit(flow, flags, device, link);
-      if (flow === noFlow) return;
+      flow = admit(path, key, flow, flags, device.direction, link);
+      if (flow === Refused.Full) return this.end(Reason.FlowsFull);
+      if (flow === Refused.Reset) return this.reset(device, link, flags);
       if (key.kind === KeyKind.FirstFragment) rememberFragments(path, packet, flow);
     }
     this.forward(flow, flags, device, link);
@@ -225,62 +225,6 @@ export class Redirect {
     return packet.checksumStart === 0 || isPartialInPlace(packet)
       ? Reason.Ok
       : Reason.VirtioBadChecksum;
-  }
-
-  /**
-   * The record of a packet that has its ports: the one found, begun again, or a new one. noFlow:
-   * the packet has met its end.
-   */
-  private admit(found: number, flags: number, device: PacketDevice, link: number): number {
-    const { flows, gate, nowTick, policy } = this.path;
-    const { direction } = device;
-    if (found !== noFlow && !this.beginsAgain(found, flags)) return found;
-    const rule = classifyKey(policy, this.packet.key, direction);
-    const set = firewallsOf(policy, rule);
-    const isOpen = gate === GateView.Open;
-    const firewall = isOpen ? placeKey(this.path, this.packet.key, set) : -1;
-    const verdict = this.verdictFor(rule, flags, firewall >= 0);
-    if (verdict === Verdict.Undecided) {
-      this.reset(device, link, flags);
-      return noFlow;
-    }
-    let flow = found;
-    if (flow === noFlow) {
-      flow = flows.insert(direction, link, verdict, nowTick);
-      if (flow === noFlow) {
-        this.end(Reason.FlowsFull);
-        return noFlow;
-      }
-    } else {
-      flows.restart(flow, direction, verdict, nowTick);
-    }
-    const holder = verdict === Verdict.Redirect && firewall >= 0 ? firewall : noFirewall;
-    const { generation } = policy;
-    const logged = isLogged(policy, rule);
-    flows.describe(flow, rule, generation, onFailureOf(policy, rule), set, holder, logged);
-    if (rule >= noRule) policy.hits[rule === noRule ? policy.hits.length - 1 : rule]++;
-    return flow;
-  }
-
-  /** A SYN begins a record again only where that changes something: anybody can send one. */
-  private beginsAgain(flow: number, flags: number): boolean {
-    const { flows } = this.path;
-    if ((flags & (TcpFlag.Syn | TcpFlag.Ack)) !== TcpFlag.Syn) return false;
-    return flows.state[flow] >= FlowState.HalfClosed || flows.verdict[flow] !== Verdict.Redirect;
-  }
-
-  /**
-   * A firewall does not see a connection begin when its SYN went by before the agent started, or
-   * while the gate is closed or no firewall may take it.
-   */
-  private verdictFor(rule: number, flags: number, isSeen: boolean): Verdict {
-    const { flows, policy } = this.path;
-    const isTcp = this.packet.key.protocol === Protocol.Tcp;
-    const unseen = isTcp && ((flags & TcpFlag.Syn) === 0 || !isSeen);
-    const verdict = verdictOf(policy, rule, flows.keyHash, unseen);
-    // A connection that begins meanwhile is not reset: it has just begun.
-    if (verdict === Verdict.Undecided && !isSeen) return Verdict.PassEstablished;
-    return verdict;
   }
 
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {

@@ -15,10 +15,11 @@ import { describeSession, findSshSession } from '../ssh-session.ts';
 import { UsageError } from '../usage-error.ts';
 import { answerTimeoutMs, drawAnswer } from './reload.ts';
 
-type Options = { readonly socket: string; readonly confirm: string };
+type Options = { readonly socket: string; readonly confirm: string; readonly reclassify: boolean };
 
 /** 2 when the file is wrong or needs a restart: then the agent goes on as before. */
-export async function apply(file: string, { confirm, socket }: Options): Promise<number> {
+export async function apply(file: string, options: Options): Promise<number> {
+  const { confirm, reclassify, socket } = options;
   const ms = parseDuration(confirm) ?? 0;
   if (ms < 1000) throw new UsageError(`--confirm is a time such as 60s or 5m, not ${confirm}`);
   readConfigFile(file);
@@ -29,6 +30,7 @@ export async function apply(file: string, { confirm, socket }: Options): Promise
   writeAtomically(candidate, candidateText, 0o600);
   const seconds = Math.round(ms / 1000);
   const query = new URLSearchParams({ candidate, seconds: String(seconds) });
+  if (reclassify) query.set('reclassify', '');
   const answer = await request(socket, 'POST', `/apply?${query}`, answerTimeoutMs);
   const result = answer.body as ReloadAnswer;
   process.stdout.write(drawAnswer(result, 'on trial'));

@@ -8,9 +8,17 @@ export const answerTimeoutMs = 60_000;
 /** A file may have changed in every line. */
 const shownLines = 100;
 
+type Options = {
+  readonly socket: string;
+  /** Whether connections that are known are decided again. */
+  readonly reclassify: boolean;
+  readonly json: boolean;
+};
+
 /** 2 when the file is wrong or needs a restart: then the agent goes on as before. */
-export async function reload(options: { socket: string; json: boolean }): Promise<number> {
-  const answer = await request(options.socket, 'POST', '/reload', answerTimeoutMs);
+export async function reload(options: Options): Promise<number> {
+  const path = options.reclassify ? '/reload?reclassify' : '/reload';
+  const answer = await request(options.socket, 'POST', path, answerTimeoutMs);
   if (answer.status !== 200 && answer.status !== 409) {
     throw new Error(`the agent answered with status ${answer.status}`);
   }

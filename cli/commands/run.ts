@@ -38,12 +38,13 @@ export async function run(options: { config: string }): Promise<number> {
   }
   const stop = new StopRequest();
   let agent: Agent | undefined;
-  const reloader = new Reloader(file, compiled, logger, compile, async (next) => {
+  const reloader = new Reloader(file, compiled, logger, compile, async (next, reclassify) => {
     if (agent === undefined) throw new Error('the agent is still starting');
-    await agent.reload(next);
+    await agent.reload(next, reclassify);
   });
   const service = new Service(process.env, logger);
-  const reload = (askedBy: string) => service.whileReloading(() => reloader.reload(askedBy));
+  const reload = (askedBy: string, reclassify = false) =>
+    service.whileReloading(() => reloader.reload(askedBy, reclassify));
   const forget = listenToSignals(stop, reload);
   let control: ControlServer | undefined;
   let metrics: MetricsServer | undefined;
@@ -55,8 +56,9 @@ export async function run(options: { config: string }): Promise<number> {
           ? { state: 'starting' }
           : { ...agent.status(exceptions.length), configuration: reloader.status() },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
-      reload: () => reload(controlSocket),
-      apply: (candidate, seconds) => reloader.try(candidate, seconds * 1000),
+      reload: (reclassify) => reload(controlSocket, reclassify),
+      apply: (candidate, seconds, reclassify) =>
+        reloader.try(candidate, seconds * 1000, reclassify),
       confirm: () => reloader.confirm(),
       rollback: () => reloader.rollBack(`asked by ${controlSocket}`),
       configuration: () => reloader.configuration(),

@@ -10,7 +10,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   top: ['top', 'top --interval 0.5'],
   flows: ['flows --verdict redirect --limit 10', 'flows --port 443 --sort age --watch'],
   doctor: ['doctor', 'doctor --json', 'doctor --config new.yaml'],
-  reload: ['reload'],
+  reload: ['reload', 'reload --reclassify'],
   stop: ['stop'],
   diag: ['diag', 'diag --out /tmp/for-support.tar.gz'],
   'guard arm': ['guard arm --wait 10s'],

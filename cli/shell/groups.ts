@@ -26,6 +26,7 @@ export function groupVerbs(program: Command): void {
     if (group === undefined) throw new Error(`${command.name()} has no group`);
     command.helpGroup(group[0]);
   }
+  program.commandsGroup(groups.at(-1)?.[0] ?? '').helpCommand(true);
   // commander shows groups, and commands in them, in the order of this list.
   (program.commands as Command[]).sort((a, b) => order.indexOf(a.name()) - order.indexOf(b.name()));
 }

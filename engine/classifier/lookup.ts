@@ -21,6 +21,8 @@ export type Established = (typeof Established)[keyof typeof Established];
 export type Policy = {
   /** Counts policies; flows remember which one decided them. */
   readonly generation: number;
+  /** Flows that earlier policies than this one decided are decided again; 0: they never are. */
+  readonly reclassifyBefore: number;
   readonly builtIns: BuiltIns;
   /** None, or all its members redirect. */
   readonly group?: Group | undefined;

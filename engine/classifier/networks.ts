@@ -45,6 +45,20 @@ export function passNetworks(
   return prefixes;
 }
 
+/** What is in networks of both, as prefixes in ascending order; no more than both have together. */
+export function commonNetworks(a: readonly Prefix[], b: readonly Prefix[]): readonly Prefix[] {
+  const prefixes: Prefix[] = [];
+  for (const range of intersect(merge(a.map(rangeOf)), merge(b.map(rangeOf)))) {
+    addPrefixes(prefixes, range);
+  }
+  return prefixes;
+}
+
+function rangeOf({ address, length }: Prefix): Range {
+  const first = address >>> 0;
+  return { first, last: first + 2 ** (32 - length) - 1 };
+}
+
 /** Steps of the walk; a step is some nanoseconds. */
 const workLimit = 50_000_000;
 

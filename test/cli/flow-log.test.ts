@@ -44,6 +44,7 @@ function open(t: Test, records: number) {
       flows.find(local, remote, port, 443, 6);
       const flow = flows.insert(0, 0, verdict, nowTick);
       flows.describe(flow, 3, 1, OnFailure.Inherit, 1, 0);
+      flows.writeStart(flow);
       return flow;
     },
     lines(): Line[] {
@@ -159,7 +160,9 @@ t.test('a full disk costs lines and is told once', async (t) => {
   const flows = new Flows(64, new SharedArrayBuffer(flowColumnsByteLength(64)), ring);
   for (let round = 0; round < 3; round++) {
     flows.find(local, remote, round, 443, 6);
-    flows.describe(flows.insert(0, 0, Verdict.Redirect, 1), 0, 1, OnFailure.Inherit, 1, 0);
+    const flow = flows.insert(0, 0, Verdict.Redirect, 1);
+    flows.describe(flow, 0, 1, OnFailure.Inherit, 1, 0);
+    flows.writeStart(flow);
     log.drain();
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -183,6 +186,7 @@ t.test('which flows: all, or those of rules that say so', async (t) => {
   const silent = begin(1);
   flows.restart(silent, 0, Verdict.Redirect, 100);
   flows.describe(silent, 3, 1, OnFailure.Inherit, 1, 0, 0);
+  flows.writeStart(silent);
   flows.remove(silent, FlowEnd.Idle);
   flows.remove(begin(2), FlowEnd.Idle);
   log.close();

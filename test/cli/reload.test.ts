@@ -3,7 +3,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Compiled } from '../../cli/compile.ts';
 import { compileInThread } from '../../cli/compile-thread.ts';
 import { differenceOf } from '../../cli/config/difference.ts';
 import { parseConfig } from '../../cli/config/parse.ts';
@@ -100,7 +99,7 @@ t.test('what a change of the file changes, in words', async (t) => {
 /** Of the file as it is now; says nothing. */
 async function startReloader(
   path: string,
-  apply: (next: Compiled) => Promise<void>,
+  apply: ConstructorParameters<typeof Reloader>[4],
 ): Promise<Reloader> {
   const log = createLogger({ level: 'error', format: 'json', flows: '', which: 'all' });
   const { next } = await compileInThread(path, undefined);
@@ -155,6 +154,33 @@ t.test('all or nothing, one after the other', async (t) => {
   writeFileSync(path, file({ x: 'default: drop' }));
   t.match(await reloader.reload('a test'), { changed: ['default: pass -> drop'] });
 });
+
+t.test(
+  '--reclassify is said, also when the file has not changed, and undone by a roll-back',
+  async (t) => {
+    const path = join(directory, 'again.yaml');
+    const next = join(directory, 'again-next.yaml');
+    const applied: [string, boolean][] = [];
+    writeFileSync(path, file());
+    writeFileSync(next, file({ x: 'default: drop' }));
+    const reloader = await startReloader(path, async ({ settings }, reclassify) => {
+      applied.push([settings.default, reclassify]);
+    });
+    const again = /^connections that are known are decided again/;
+    t.match(await reloader.reload('a test', true), { ok: true, changed: [again] });
+    t.match(await reloader.try(next, 60_000, true), { changed: [/^default: /, again] });
+    t.match(await reloader.rollBack('a test'), { ok: true });
+    t.same(applied, [
+      ['redirect', true],
+      ['drop', true],
+      ['redirect', true],
+    ]);
+    t.match(await reloader.try(path, 60_000, true), { ok: true, changed: [] });
+    writeFileSync(path, file({ x: 'default: nothing' }));
+    t.match(await reloader.reload('a test', true), { ok: false, changed: [] });
+    t.equal(applied.length, 3, 'what is refused decides nothing again');
+  },
+);
 
 t.test('a trial ends by itself, or is confirmed', async (t) => {
   const path = join(directory, 'mine.yaml');

@@ -1,7 +1,8 @@
 import t from 'tap';
 import { flowColumnsByteLength } from '../../engine/flow-columns.ts';
 import { FlowEnd } from '../../engine/flow-log.ts';
-import { FlowState, Flows, noFlow, Verdict } from '../../engine/flows.ts';
+import { FlowState } from '../../engine/flow-progress.ts';
+import { Flows, noFlow, Verdict } from '../../engine/flows.ts';
 import { Fragments } from '../../engine/fragments.ts';
 import { address, TCP } from '../support/packets.ts';
 

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import t from 'tap';
+import type { Prefix } from '../../engine/classifier/built-in.ts';
 import { contains } from '../../engine/classifier/built-in.ts';
 import { compile } from '../../engine/classifier/compile.ts';
 import { match } from '../../engine/classifier/match.ts';
-import { passNetworks } from '../../engine/classifier/networks.ts';
+import { commonNetworks, passNetworks } from '../../engine/classifier/networks.ts';
 import { noRule, Opener, type Rule } from '../../engine/classifier/rules.ts';
 import { Verdict } from '../../engine/flows.ts';
 import { formatAddress } from '../../parsers/text.ts';
@@ -35,6 +36,38 @@ t.test('what passes by its address alone is found', async (t) => {
   t.same(texts([], Verdict.Pass), ['0.0.0.0/0'], 'default: pass');
   t.same(texts([rule({})]), ['0.0.0.0/0']);
   t.equal(passNetworks([db, backup], Verdict.Redirect, 7), undefined, 'more than allowed');
+});
+
+t.test('what is in networks of both', async (t) => {
+  const lists = fc.array(
+    fc.record({ address: fc.nat(63), length: fc.integer({ min: 26, max: 32 }) }),
+  );
+  const covers = (prefixes: readonly Prefix[], address: number) =>
+    prefixes.some(({ address: first, length }) => (first ^ address) >>> (32 - length) === 0);
+  const aligned = (prefixes: readonly Prefix[]) =>
+    prefixes.map(({ address, length }) => ({
+      length,
+      address: (address >>> (32 - length)) << (32 - length),
+    }));
+  t.doesNotThrow(() =>
+    fc.assert(
+      fc.property(lists, lists, (one, other) => {
+        const [a, b] = [aligned(one), aligned(other)];
+        const common = commonNetworks(a, b);
+        for (let address = 0; address < 64; address++) {
+          const isIn = covers(a, address) && covers(b, address);
+          if (covers(common, address) !== isIn) return false;
+        }
+        return true;
+      }),
+    ),
+  );
+  const all = { address: 0, length: 0 };
+  t.same(commonNetworks([all], [{ address: 0x0a000000, length: 8 }]), [
+    { address: 0x0a000000, length: 8 },
+  ]);
+  t.same(commonNetworks([all], [all]), [all]);
+  t.same(commonNetworks([all], []), []);
 });
 
 t.test('every connection to a network that was found passes', async (t) => {

@@ -1,6 +1,6 @@
 /** What rules and policies do to packets, over fakes. */
 import t from 'tap';
-import { Established } from '../../engine/classifier/lookup.ts';
+import { Established, type Policy } from '../../engine/classifier/lookup.ts';
 import { Opener } from '../../engine/classifier/rules.ts';
 import { OnFailure, Verdict } from '../../engine/flows.ts';
 import { GateCause } from '../../engine/gate.ts';
@@ -131,6 +131,33 @@ t.test('and the other way round', async (t) => {
   path.egress(tcp(out, { from: 1, to: 80, flags: TCP.SYN }));
   path.egress(tcp(out, { from: 1, to: 81, flags: TCP.SYN }));
   t.same(path.counts(), { 'passed-established': 1, 'dropped-gate-closed': 1 });
+});
+
+t.test('a policy may decide flows again that earlier ones decided', async (t) => {
+  const all = rule({ verdict: Verdict.Pass });
+  const path = startEngine();
+  const packet = (extra: object) => path.egress(tcp(out, { from: 40000, to: 80, ...extra }));
+  const again = (generation: number, parts: Partial<Policy>, rules = [all]) =>
+    path.replace({ generation, reclassifyBefore: generation, ...parts }, rules);
+  path.egress(syn());
+  again(2, {});
+  packet({});
+  again(3, {}, []);
+  packet({});
+  again(4, { established: Established.Redirect }, []);
+  packet({});
+  path.replace({ generation: 5, reclassifyBefore: 4 }, [all]);
+  packet({});
+  t.same(path.counts(), { redirected: 3, 'passed-by-rule': 1, 'passed-established': 1 });
+  again(6, { established: Established.Pass }, []);
+  path.ingress(tcp(back, { from: 80, to: 40000 }));
+  t.equal(path.counts().redirected, 4, 'the firewall has seen it so far');
+  again(7, {}, [rule({ verdict: Verdict.Drop, remotePort: port(80) })]);
+  path.ingress(tcp(back, { from: 80, to: 40000 }));
+  t.equal(path.counts()['dropped-by-rule'], 1, 'by who opened it, whoever sends');
+  again(8, { established: Established.Reset }, []);
+  packet({});
+  t.equal(path.counts()['reset-established'], 1);
 });
 
 t.test('a new policy is for new flows; those that are known keep their verdict', async (t) => {

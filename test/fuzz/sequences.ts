@@ -38,6 +38,7 @@ class Sequence {
   private readonly mutator: Mutator;
   private readonly answers: Answers;
   private generation = 1;
+  private reclassifyBefore = 0;
 
   constructor(world: World, { inputs, random }: Trial, samples: readonly Sample[]) {
     this.world = world;
@@ -101,6 +102,14 @@ class Sequence {
     this.known.note(world);
   }
 
+  private replacePolicy(): void {
+    const { random, world } = this;
+    const generation = ++this.generation;
+    if (random.once(2)) this.reclassifyBefore = generation;
+    const { reclassifyBefore } = this;
+    world.loop.replacePolicy({ ...random.pick(policies), generation, reclassifyBefore });
+  }
+
   /** Something that is no packet. */
   private happen(): void {
     const { random, world } = this;
@@ -115,9 +124,7 @@ class Sequence {
         world.socket.mtu = random.pick(mtus);
         return;
       case 4:
-        this.generation++;
-        world.loop.replacePolicy({ ...random.pick(policies), generation: this.generation });
-        return;
+        return this.replacePolicy();
       default:
         world.clock.nowMs += random.pick(waits);
     }

@@ -74,6 +74,30 @@ t.test('rules change under traffic', async (t) => {
   );
 });
 
+t.test('reload --reclassify decides connections that are known again', async (t) => {
+  const hairpin = await startHairpin(t, { top: { default: 'redirect' } });
+  const { topology } = hairpin;
+  const agent = await hairpin.startAgent();
+  const sink = shell(topology.server, 'socat -u TCP-LISTEN:9000,reuseaddr -');
+  await pause(300);
+  const lines = 'for i in $(seq 150); do echo $i; sleep 0.02; done';
+  const source = shell(topology.workload, `${lines} | socat -u - TCP:${server}:9000`);
+  await pause(800);
+  change(agent, { default: 'pass' });
+  t.match(await command(hairpin, agent, 'reload'), 'default: redirect -> pass');
+  const before = await packets(agent, 'redirected');
+  await pause(300);
+  const kept = await packets(agent, 'redirected');
+  t.ok(kept > before, 'a reload alone lets it go on as it began');
+  t.match(await command(hairpin, agent, 'reload --reclassify'), /decided again, each at its next/);
+  const at = await packets(agent, 'redirected');
+  await pause(300);
+  t.equal(await packets(agent, 'redirected'), at, 'it goes directly now');
+  await source;
+  t.equal((await sink).split('\n').length, 150, 'and has lost nothing');
+  t.match(await command(hairpin, agent, 'flows --json'), /"verdict": "pass"/);
+});
+
 t.test('what is wrong, or needs a restart, changes nothing', async (t) => {
   const hairpin = await startHairpin(t);
   const agent = await hairpin.startAgent();

@@ -61,6 +61,7 @@ export function createPolicy(parts: Partial<Policy>, rules: readonly Rule[]): Po
   const { allFirewalls = 1 } = parts;
   return {
     generation: 1,
+    reclassifyBefore: 0,
     builtIns,
     tables: compile(rules),
     verdicts: Uint8Array.from(rules, ({ verdict }) => verdict),
