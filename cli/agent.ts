@@ -1,9 +1,9 @@
 /** A running agent: its threads, what it says about itself, and how it ends. */
+import type { Readable } from 'node:stream';
+import { CaptureSource, parseCaptureQuery } from '../control/capture.ts';
 import { type FlowNames, listFlows, parseFlowQuery, redirectsBefore } from '../control/flows.ts';
 import type { Measurements } from '../control/metrics.ts';
 import type { AgentState, AgentStatus } from '../control/status.ts';
-import { builtInRule, groupRule } from '../engine/classifier/lookup.ts';
-import { noRule } from '../engine/classifier/rules.ts';
 import { type Counters, Gauge, totals } from '../engine/counters.ts';
 import { type FlowColumns, openFlowColumns } from '../engine/flow-columns.ts';
 import { type Gate, GateCause, type GateStatus } from '../engine/gate.ts';
@@ -19,6 +19,7 @@ import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
 import { type AccelerationPlan, withoutAcceleration } from './acceleration.ts';
+import { captureHeaderOf } from './capture/header.ts';
 import type { Compiled } from './compile.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { Breaths, DataPaths } from './data-paths.ts';
@@ -67,6 +68,7 @@ export class Agent {
   private readonly dataPath: DataPaths;
   private readonly breaths: Breaths;
   private readonly telemetry: TelemetryThread;
+  private readonly captures: CaptureSource;
   private readonly flowColumns: readonly FlowColumns[];
   private readonly flowLog: FlowLog | undefined;
   private readonly hostWatch: HostWatch;
@@ -86,6 +88,10 @@ export class Agent {
     this.plan = parts.plan;
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { dataPaths, gates, logger, wakes } = parts;
+    const taps = dataPaths.map(({ tap }) => tap);
+    this.captures = new CaptureSource(taps, (rule, generation) =>
+      this.inForce.nameOf(rule, generation),
+    );
     this.flowColumns = dataPaths.map(({ engine, flows }) => openFlowColumns(flows, engine.flows));
     this.breaths = new Breaths(parts.counters, dataPaths.length);
     this.firewalls = new FirewallWatch(
@@ -145,7 +151,7 @@ export class Agent {
   private flowNames(): FlowNames {
     return {
       interfaces: this.parts.links.interfaces.map(({ name }) => name),
-      rule: (rule, generation) => this.ruleName(rule, generation),
+      rule: (rule, generation) => this.inForce.nameOf(rule, generation),
       firewall: (firewall) => this.firewalls.nameOf(firewall),
     };
   }
@@ -373,11 +379,11 @@ export class Agent {
     return listFlows(this.flowColumns, query, nowTick, this.flowNames());
   }
 
-  private ruleName(rule: number, generation: number): string {
-    if (rule === builtInRule) return 'built-in';
-    if (rule === groupRule) return 'group';
-    if (rule === noRule) return 'default';
-    return this.inForce.nameOf(rule, generation) ?? `rule ${rule} of an earlier policy`;
+  /** Undefined while another one is open. Throws RangeError about what is wrong with the query. */
+  capture(query: URLSearchParams): Readable | undefined {
+    const { links, senders } = this.parts;
+    const header = captureHeaderOf(this.inForce.now.settings, links, senders);
+    return this.captures.open(parseCaptureQuery(query), header);
   }
 
   private async close(): Promise<void> {

@@ -17,6 +17,7 @@ import { handoverByteLength } from '../engine/handover.ts';
 import { busyPollMs } from '../engine/idle.ts';
 import { Direction } from '../engine/io.ts';
 import type { Spread } from '../engine/spread.ts';
+import { tapByteLength } from '../engine/tap.ts';
 import type { TelemetryWorkerData } from '../engine/telemetry-thread.ts';
 import { receiverProgram, type TunnelLayout } from '../linux/bpf/programs/receive.ts';
 import { createWaker } from '../linux/epoll.ts';
@@ -234,6 +235,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
         flowLog: new SharedArrayBuffer(
           flowLogByteLength(config.log.flows === '' ? 0 : flowLogRecords),
         ),
+        tap: new SharedArrayBuffer(tapByteLength),
         stop: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT),
       }),
     );

@@ -52,6 +52,8 @@ export type DataPathData = {
   readonly flows: SharedArrayBuffer;
   /** `flowLogByteLength` bytes for what becomes of the flows. */
   readonly flowLog: SharedArrayBuffer;
+  /** `tapByteLength` bytes for what a capture sees. */
+  readonly tap: SharedArrayBuffer;
   /** Where policies that replace the present one come from, one message each. */
   readonly policies: MessagePort;
   /** One Int32: not 0 asks the loop to end. */

@@ -51,6 +51,7 @@ const loop = createEngine(
   data.flows,
   data.flowLog,
   data.others && othersOf(data.others),
+  data.tap,
 );
 // The loop never returns to the event loop: messages are fetched. The last one counts.
 loop.run(new Int32Array(data.stop), () => {

@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { defaults } from '../engine/config.ts';
 import { apply, confirm, rollback } from './commands/apply.ts';
+import { capture } from './commands/capture.ts';
 import { check } from './commands/check.ts';
 import { diag } from './commands/diag.ts';
 import { doctor } from './commands/doctor.ts';
@@ -87,9 +88,23 @@ function buildProgram(done: (code: number) => void): Command {
       const { top } = await import('./commands/top.ts');
       done(await top(options));
     });
-  program
+  const packets = program
     .command('capture')
-    .description('what a capture of packets tells')
+    .description('packets as the agent sees them, with what becomes of them and why')
+    .option('-w, --write <file>', 'pcapng, for Wireshark and tshark; - is standard output')
+    .option('--filter <expression>', 'as tcpdump has it; of the inner packet, too (needs libpcap)')
+    .option('--point <points>', 'before, tunnel, after: where it is seen', 'before,tunnel,after')
+    .option('--direction <direction>', 'egress or ingress')
+    .option('--dropped', 'only what was dropped', false)
+    .option('--rule <name>', 'only what this rule decided')
+    .option('--snaplen <bytes>', 'of each packet at most', '262144')
+    .option('--count <number>', 'end after so many packets')
+    .option('--duration <time>', 'end after this time, such as 30s')
+    .option('--ring-files <number>', 'write a ring of so many files')
+    .option('--file-size <megabytes>', 'of each file of the ring', '100')
+    .option(...socketOption)
+    .action(async (options) => done(await capture(options)));
+  packets
     .command('learn')
     .description("another agent's GENEVE option, read off a capture of it")
     .argument('<file>', 'capture file (pcap)')

@@ -3,8 +3,9 @@
  * data path, or in neither.
  */
 import type { Prefix } from '../engine/classifier/built-in.ts';
-import type { Policy } from '../engine/classifier/lookup.ts';
+import { builtInRule, groupRule, type Policy } from '../engine/classifier/lookup.ts';
 import { commonNetworks } from '../engine/classifier/networks.ts';
+import { noRule } from '../engine/classifier/rules.ts';
 import type { Settings } from '../engine/config.ts';
 import type { SteeringPolicy } from '../linux/bpf/policy.ts';
 import type { AttachedSteering } from '../linux/steering.ts';
@@ -73,9 +74,15 @@ export class PolicyInForce {
     return this.inForce;
   }
 
-  /** Flows outlive the policy that decided them; the names of a few policies' rules are kept. */
-  nameOf(rule: number, generation: number): string | undefined {
-    return this.names.get(generation)?.[rule];
+  /**
+   * Of what `classify` has answered. Flows outlive the policy that decided them; the names of a few
+   * policies' rules are kept.
+   */
+  nameOf(rule: number, generation: number): string {
+    if (rule === builtInRule) return 'built-in';
+    if (rule === groupRule) return 'group';
+    if (rule === noRule) return 'default';
+    return this.names.get(generation)?.[rule] ?? `rule ${rule} of an earlier policy`;
   }
 
   /**

@@ -1,5 +1,5 @@
 /** The other end of the control socket: one request, one answer. */
-import { request as httpRequest } from 'node:http';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { ControlError, errnoNameOf, socketError } from './errors.ts';
 
 export type ControlAnswer = { readonly status: number; readonly body: unknown };
@@ -32,6 +32,27 @@ export function request(
     sent.on('error', (error) => reject(requestError(socketPath, error)));
     sent.end();
   });
+}
+
+/** An answer that comes for as long as it is read. Throws as `request`, and for other answers. */
+export function openStream(socketPath: string, path: string): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const sent = httpRequest({ socketPath, path, agent: false }, (response) => {
+      if (response.statusCode === 200) return resolve(response);
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('error', (error) => reject(requestError(socketPath, error)));
+      response.on('end', () => reject(refusal(Buffer.concat(chunks).toString())));
+    });
+    sent.on('error', (error) => reject(requestError(socketPath, error)));
+    sent.end();
+  });
+}
+
+/** What the agent says, in its words. */
+function refusal(body: string): Error {
+  const { error = 'the agent refuses' } = JSON.parse(body) as { error?: string };
+  return new Error(error);
 }
 
 function requestError(socketPath: string, error: unknown): ControlError {

@@ -5,6 +5,7 @@
  *
  *     GET /status   200, what the provider returns
  *     GET /flows    200, the flow table; 400 when the question is wrong (control/flows.ts)
+ *     GET /capture  frames of control/capture.ts until the client goes; 409 while another has them
  *     POST /reload  200 when the configuration was read again; 409 when nothing has changed since
  *                   the file is wrong or needs a restart; either way a ReloadAnswer
  *     POST /apply   as /reload, of the file `candidate` and for `seconds`: then it is rolled back
@@ -15,10 +16,12 @@
  * The socket is also the lock: a live one at the same path means that an agent runs. A dead one,
  * left by a killed agent, is replaced; anything that is not a socket is left alone.
  */
+
 import { chmodSync, existsSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
+import { pipeline, type Readable } from 'node:stream';
 import { ControlError, errnoNameOf, socketError } from './errors.ts';
 
 export type ReloadAnswer = {
@@ -40,6 +43,11 @@ export type ControlProvider = {
   apply(candidate: string, seconds: number, reclassify: boolean): Promise<ReloadAnswer>;
   confirm(): Promise<ReloadAnswer>;
   rollback(): Promise<ReloadAnswer>;
+  /**
+   * Ends when it is destroyed; undefined while another one is open. Throws RangeError with a
+   * sentence when the question is wrong.
+   */
+  capture(query: URLSearchParams): Readable | undefined;
   configuration(): { readonly file: string; readonly text: string };
   /** Begin to stop; returns at once. */
   stop(): void;
@@ -179,6 +187,7 @@ type Way = (response: ServerResponse, provider: ControlProvider, query: URLSearc
 const routes: Readonly<Record<string, Readonly<Record<string, Way>>>> = {
   '/status': { GET: (response, provider) => reply(response, 200, provider.status()) },
   '/flows': { GET: (response, provider, query) => replyFlows(response, query, provider) },
+  '/capture': { GET: (response, provider, query) => replyCapture(response, query, provider) },
   '/configuration': { GET: (response, provider) => reply(response, 200, provider.configuration()) },
   '/reload': {
     POST: (response, provider, query) =>
@@ -222,6 +231,27 @@ function replyFlows(
 ): void {
   try {
     reply(response, 200, provider.flows(query));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    reply(response, 400, { error: error.message });
+  }
+}
+
+/** For as long as the client stays. */
+function replyCapture(
+  response: ServerResponse,
+  query: URLSearchParams,
+  provider: ControlProvider,
+): void {
+  try {
+    const stream = provider.capture(query);
+    if (stream === undefined) {
+      reply(response, 409, { error: 'somebody captures already; one at a time' });
+      return;
+    }
+    response.writeHead(200, { 'content-type': 'application/octet-stream' });
+    // Whichever ends first ends the other; nobody is left to be told.
+    pipeline(stream, response, () => {});
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     reply(response, 400, { error: error.message });

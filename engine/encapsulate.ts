@@ -34,6 +34,7 @@ import { count } from './counters.ts';
 import { type Direction, Gso } from './io.ts';
 import { headersLength, isPartial, mssOverhead, type Packet, wirePackets } from './packet.ts';
 import { opposite, type Path, rememberFragments } from './path.ts';
+import { TapPoint } from './tap.ts';
 
 /** Sends that may be queued before a flush; the socket's own queue may be shorter. */
 const maximumQueued = 1024;
@@ -51,6 +52,9 @@ export class Encapsulator {
   private readonly queuedPackets = new Int32Array(maximumQueued);
   private readonly queuedBytes = new Float64Array(maximumQueued);
   private readonly queuedFor = new Uint8Array(maximumQueued);
+  /** Where a capture has the records of each. */
+  private readonly shownFrom = new Int32Array(maximumQueued);
+  private readonly shownTo = new Int32Array(maximumQueued);
   private queued = 0;
   /** Where the packet at hand goes, and how large it may be for it. */
   private firewall = 0;
@@ -207,8 +211,9 @@ export class Encapsulator {
   }
 
   private drop(packet: Packet, reason: Reason): void {
-    const { arena, counters } = this.path;
+    const { arena, counters, tap } = this.path;
     count(counters, reason, wirePackets(arena.view, packet), packet.length);
+    if (tap.isOn(TapPoint.Before)) tap.amend(reason);
   }
 
   private queue(packet: Packet, flow: number, packets: number, bytes: number): void {
@@ -225,10 +230,31 @@ export class Encapsulator {
       this.sendQueued();
       socket.queue(pieces, datagramSize, peer, entropy, tos, direction);
     }
+    if (path.tap.isOn(TapPoint.Tunnel)) this.show(flow, peer);
     this.queuedFor[this.queued] = this.firewall;
     this.queuedPackets[this.queued] = packets;
     this.queuedBytes[this.queued] = bytes;
     this.queued++;
+  }
+
+  /** To whoever captures: what has just been queued. */
+  private show(flow: number, peer: number): void {
+    const { cursor, path, pieces } = this;
+    const { encapsulation, flows, tap } = path;
+    const { generation, rule } = flows.columns;
+    this.shownFrom[this.queued] = tap.mark();
+    tap.sent(
+      pieces,
+      cursor.datagramSize,
+      encapsulation.headerLength,
+      cursor.direction,
+      Reason.Redirected,
+      peer,
+      rule[flow],
+      generation[flow],
+      this.firewall,
+    );
+    this.shownTo[this.queued] = tap.mark();
   }
 
   private reserveScratch(): void {
@@ -243,7 +269,7 @@ export class Encapsulator {
 
   private sendQueued(): void {
     if (this.queued === 0) return;
-    const { counters, io, peers } = this.path;
+    const { counters, io, peers, tap } = this.path;
     const { sentBytes, sentPackets } = peers.columns;
     io.socket.flush();
     const { results } = io.socket;
@@ -251,7 +277,12 @@ export class Encapsulator {
       const reason = results[i] === Reason.Ok ? Reason.Redirected : results[i];
       count(counters, reason, this.queuedPackets[i], this.queuedBytes[i]);
       if (results[i] === Reason.SocketTooBig) this.narrowed = true;
-      if (results[i] !== Reason.Ok) continue;
+      if (results[i] !== Reason.Ok) {
+        if (tap.isOn(TapPoint.Tunnel)) {
+          tap.amendBetween(this.shownFrom[i], this.shownTo[i], results[i]);
+        }
+        continue;
+      }
       sentPackets[this.queuedFor[i]] += this.queuedPackets[i];
       sentBytes[this.queuedFor[i]] += this.queuedBytes[i];
     }

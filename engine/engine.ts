@@ -17,6 +17,7 @@ import type { Io } from './io.ts';
 import { Loop } from './loop.ts';
 import { GateView } from './path.ts';
 import { type PeerOptions, Peers } from './peers.ts';
+import { Tap, tapHeaderBytes } from './tap.ts';
 
 /** Plain data: it crosses from the main thread to the data path as a message. */
 export type EngineOptions = {
@@ -53,6 +54,7 @@ export const datagramBatch = 32;
  * @param flowMemory memory of `flowColumnsByteLength(options.flows)` bytes for the flows
  * @param flowLog memory of `flowLogByteLength` bytes for what becomes of them; none by default
  * @param others where this is one of several workers; `shared` has the counters of all of them
+ * @param tap memory of `tapByteLength` bytes for what a capture sees; never switched on by default
  */
 export function createEngine(
   io: Io,
@@ -65,6 +67,7 @@ export function createEngine(
   flowMemory: SharedArrayBuffer,
   flowLog = new SharedArrayBuffer(flowLogByteLength(0)),
   others?: Others,
+  tap = new SharedArrayBuffer(tapHeaderBytes + 64),
 ): Loop {
   const self = others?.self ?? 0;
   const published = openPublishedCounters(shared, self);
@@ -87,6 +90,7 @@ export function createEngine(
     devices: io.devices,
     joinUdp: options.joinUdp,
     peers,
+    tap: new Tap(tap, arena),
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,

@@ -102,6 +102,7 @@ export class Loop {
     const { io } = path;
     const nowMs = io.clock.now();
     path.nowTick = Math.floor(nowMs / tickMs);
+    path.tap.look();
     path.carried.beginBreath();
     // Before the heart beats, which is what makes the kernel heed the mode.
     this.lookAtGate(nowMs);
@@ -123,6 +124,7 @@ export class Loop {
     if (path.handover !== undefined) work += this.takeHanded(path.handover);
     if (path.peers.conclude(nowMs)) this.lookAtGate(nowMs);
     if (path.nowTick !== this.lastTick) this.tick();
+    path.tap.publish();
     return work;
   }
 

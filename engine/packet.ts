@@ -6,6 +6,7 @@ import { createFlowKey, type FlowKey, KeyKind } from '../parsers/flow-key.ts';
 import { ipv4HeaderLength, ipv4MinimumHeaderLength, Protocol } from '../parsers/ipv4.ts';
 import { tcpChecksumOffset, tcpHeaderLength, tcpMinimumHeaderLength } from '../parsers/tcp.ts';
 import { udpChecksumOffset, udpHeaderLength } from '../parsers/udp.ts';
+import { noFlow } from './flows.ts';
 import { Gso, type PacketBatch } from './io.ts';
 
 export type Packet = {
@@ -16,6 +17,8 @@ export type Packet = {
   /** As in PacketBatch: 0 when the transport checksum is complete. */
   checksumStart: number;
   checksumOffset: number;
+  /** Its flow, once it is known; else noFlow. */
+  flow: number;
   readonly key: FlowKey;
 };
 
@@ -27,6 +30,7 @@ export function createPacket(): Packet {
     gsoSize: 0,
     checksumStart: 0,
     checksumOffset: 0,
+    flow: noFlow,
     key: createFlowKey(),
   };
 }
@@ -39,6 +43,7 @@ export function loadPacket(packet: Packet, batch: PacketBatch, index: number): v
   packet.gsoSize = batch.gsoSize[index];
   packet.checksumStart = batch.checksumStart[index];
   packet.checksumOffset = batch.checksumOffset[index];
+  packet.flow = noFlow;
 }
 
 /** IPv4 and transport header in bytes; the key has been read. */

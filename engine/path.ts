@@ -15,6 +15,7 @@ import type { Handover } from './handover.ts';
 import type { Direction, Io, PacketDevice } from './io.ts';
 import type { Packet } from './packet.ts';
 import type { Peers } from './peers.ts';
+import type { Tap } from './tap.ts';
 
 /**
  * What the gate says, for the packets of one breath. Pass: nothing is decided, everything goes
@@ -40,6 +41,7 @@ export type Path = {
   /** Whether devices take UDP super-packets. */
   readonly joinUdp: boolean;
   readonly peers: Peers;
+  readonly tap: Tap;
   /** Absent where there is one worker. */
   readonly handover?: Handover | undefined;
   /** Age of this breath in ticks of 100 ms. */

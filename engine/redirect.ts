@@ -42,6 +42,7 @@ import {
 import { GateView, opposite, type Path, rememberFragments } from './path.ts';
 import { classifyKey, Elsewhere, firewallFor } from './placement.ts';
 import { resetBothEnds } from './reset.ts';
+import { showPacket, TapPoint } from './tap.ts';
 
 export class Redirect {
   private readonly path: Path;
@@ -54,6 +55,7 @@ export class Redirect {
   private readonly handover: Handover | undefined;
   /** Of the packet at hand. */
   private stage: Stage = Stage.Fresh;
+  private queue = 0;
 
   constructor(path: Path, encapsulator: Encapsulator) {
     this.path = path;
@@ -70,6 +72,7 @@ export class Redirect {
     const { gate } = this.path;
     const { packet } = this;
     this.stage = Stage.Fresh;
+    this.queue = 2 * link + device.direction;
     this.held.reclaim();
     for (let i = 0; i < batch.count; i++) {
       loadPacket(packet, batch, i);
@@ -85,6 +88,7 @@ export class Redirect {
     const queue = handover.origin;
     handover.load(this.packet, at);
     this.stage = handover.stage;
+    this.queue = queue;
     if (path.gate === GateView.Pass) return this.pass(path.devices[queue], path.passedReason);
     this.decide(path.devices[queue], queue >> 1);
   }
@@ -163,12 +167,14 @@ export class Redirect {
   /** The fragment just taken becomes the packet at hand. It was read before, when it came. */
   private loadHeld(): void {
     const { held, packet, path } = this;
+    this.queue = held.tag;
     packet.at = held.at;
     packet.length = held.length;
     packet.gso = Gso.None;
     packet.gsoSize = 0;
     packet.checksumStart = 0;
     packet.checksumOffset = 0;
+    packet.flow = noFlow;
     readFlowKey(path.arena.view, packet.at, packet.key);
   }
 
@@ -230,6 +236,7 @@ export class Redirect {
   private forward(flow: number, flags: number, device: PacketDevice, link: number): void {
     const { packet, path } = this;
     const { flows } = path;
+    packet.flow = flow;
     // An error is about the flow and not of it: it keeps nothing alive.
     if (packet.key.kind !== KeyKind.IcmpError) flows.touch(flow, flags, path.nowTick);
     this.account(flow, device.direction);
@@ -242,6 +249,7 @@ export class Redirect {
       const firewall = firewallFor(path, flow, flags);
       if (firewall >= 0) {
         mayCarry(path, packet.key, flow, flags, device, firewall);
+        if (path.tap.isOn(TapPoint.Before)) this.show(Reason.Redirected);
         return this.encapsulator.send(packet, flow, flags, device.direction, link, firewall);
       }
       if (firewall !== Elsewhere.Pass) return this.stray(firewall, flow, flags, device, link);
@@ -340,5 +348,22 @@ export class Redirect {
   private end(reason: Reason): void {
     const { packet, path } = this;
     count(path.counters, reason, wirePackets(path.arena.view, packet), packet.length);
+    if (path.tap.isOn(TapPoint.Before)) this.show(reason);
+  }
+
+  /** To whoever captures: the packet at hand, and what becomes of it. */
+  private show(reason: Reason): void {
+    const { packet, path, queue } = this;
+    const { at, flow, length } = packet;
+    showPacket(
+      path,
+      TapPoint.Before,
+      at,
+      length,
+      (queue & 1) as Direction,
+      queue >> 1,
+      reason,
+      flow,
+    );
   }
 }

@@ -26,9 +26,13 @@ import { count } from './counters.ts';
 import { noFlow, Verdict } from './flows.ts';
 import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
-import type { DatagramBatch, Gso } from './io.ts';
+import type { DatagramBatch, Direction, Gso } from './io.ts';
 import type { Path } from './path.ts';
 import { probeSource, probeTarget } from './probe.ts';
+import { showPacket, TapPoint } from './tap.ts';
+
+/** Of a datagram that another worker has received: behind everything in the arena. */
+const elsewhere = 0x7fff_ffff;
 
 export class Reinject implements CoalescerSink {
   private readonly path: Path;
@@ -37,6 +41,8 @@ export class Reinject implements CoalescerSink {
   private readonly coalescer: Coalescer;
   /** Which firewalls the sender of the datagram at hand may be: a set. */
   private senders = 0;
+  /** Where the payload of the datagram at hand begins. */
+  private datagramAt = 0;
   private readonly handover: Handover | undefined;
   private stage: Stage = Stage.Fresh;
   /** Tagged with the cookie that came with them. */
@@ -52,7 +58,7 @@ export class Reinject implements CoalescerSink {
 
   /** Decide and deliver everything in the batch; nothing is kept for later. */
   process(batch: DatagramBatch): void {
-    const { counters } = this.path;
+    const { counters, tap } = this.path;
     this.stage = Stage.Fresh;
     for (let i = 0; i < batch.count; i++) {
       const length = batch.length[i];
@@ -66,9 +72,14 @@ export class Reinject implements CoalescerSink {
       let at = batch.at[i];
       do {
         const datagramEnd = Math.min(at + step, end);
+        if (tap.isOn(TapPoint.Tunnel)) tap.received(at, datagramEnd - at, batch.source[i]);
         const isKnown = this.senders !== 0;
+        this.datagramAt = at;
         const reason = isKnown ? this.accept(at, datagramEnd) : Reason.TunnelSender;
-        if (reason !== Reason.Ok) count(counters, reason, 1, datagramEnd - at);
+        if (reason !== Reason.Ok) {
+          count(counters, reason, 1, datagramEnd - at);
+          if (tap.isOn(TapPoint.Tunnel)) tap.amend(reason);
+        }
         at = datagramEnd;
       } while (at < end);
     }
@@ -81,6 +92,7 @@ export class Reinject implements CoalescerSink {
     const { length } = handover;
     this.stage = handover.stage;
     this.senders = handover.origin;
+    this.datagramAt = elsewhere;
     header.innerAt = at;
     header.cookie = handover.cookie;
     // Its checks have been made.
@@ -171,6 +183,7 @@ export class Reinject implements CoalescerSink {
     const direction = flows.directionOf(flow);
     const queue = 2 * flows.link[flow] + direction;
     if (key.kind === KeyKind.Plain) this.path.carried.returned(flow, direction);
+    if (this.path.tap.points !== 0) this.show(at, length, direction, flow);
     this.coalescer.add(at, length, flow, queue);
     if (key.kind !== KeyKind.FirstFragment) return;
     // Known already, unless the firewall made these fragments.
@@ -181,6 +194,21 @@ export class Reinject implements CoalescerSink {
     const { destination, source } = key;
     fragments.remember(source, destination, id, protocol, flow, cookie, sourceIsA, nowTick);
     if (this.held.count > 0) this.release(id, protocol, flow, queue);
+  }
+
+  /** To whoever captures: the datagram was good, and what was in it goes on. */
+  private show(at: number, length: number, direction: Direction, flow: number): void {
+    const { path } = this;
+    const { flows, tap } = path;
+    const { firewall, generation, rule } = flows.columns;
+    if (tap.isOn(TapPoint.Tunnel) && at >= this.datagramAt) {
+      const innerAt = at - this.datagramAt;
+      tap.amendFlow(direction, rule[flow], generation[flow], firewall[flow], innerAt);
+    }
+    if (tap.isOn(TapPoint.After)) {
+      const link = flows.link[flow];
+      showPacket(path, TapPoint.After, at, length, direction, link, Reason.Reinjected, flow);
+    }
   }
 
   /** It came by the firewall that holds the flow, when its sender may be that one. */
@@ -209,8 +237,17 @@ export class Reinject implements CoalescerSink {
     const { held, key, path } = this;
     while (held.take(key.source, key.destination, id, protocol)) {
       const denied = this.admit(flow, held.tag);
-      if (denied === Reason.Ok) this.coalescer.add(held.at, held.length, flow, queue);
-      else count(path.counters, denied, 1, held.length);
+      if (denied !== Reason.Ok) {
+        count(path.counters, denied, 1, held.length);
+        continue;
+      }
+      const direction = (queue & 1) as Direction;
+      if (path.tap.isOn(TapPoint.After)) {
+        const { at, length } = held;
+        const link = queue >> 1;
+        showPacket(path, TapPoint.After, at, length, direction, link, Reason.Reinjected, flow);
+      }
+      this.coalescer.add(held.at, held.length, flow, queue);
     }
   }
 

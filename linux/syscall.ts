@@ -125,6 +125,20 @@ export function bpf(command: number, attributes: Address, length: number): numbe
   return syscall3(bpfNumber[arch] ?? -1, command, attributes, length);
 }
 
+export type Library = { func(prototype: string): never };
+
+/** The first of these shared libraries that the host has; undefined: none. */
+export function loadLibrary(names: readonly string[]): Library | undefined {
+  for (const name of names) {
+    try {
+      return koffi.load(name) as unknown as Library;
+    } catch {
+      // The next name, then.
+    }
+  }
+  return undefined;
+}
+
 /** errno of the last call in this thread. */
 export function errno(): number {
   return koffi.errno();

@@ -56,6 +56,7 @@ export async function run(options: { config: string }): Promise<number> {
           ? { state: 'starting' }
           : { ...agent.status(exceptions.length), configuration: reloader.status() },
       flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
+      capture: (query) => agent?.capture(query),
       reload: (reclassify) => reload(controlSocket, reclassify),
       apply: (candidate, seconds, reclassify) =>
         reloader.try(candidate, seconds * 1000, reclassify),

@@ -1,13 +1,14 @@
 /**
- * Classic pcap files (the format of draft-ietf-opsawg-pcap, libpcap's savefile.c): the IPv4 packets
- * of a capture, one after the other, each copied to the same zeroed buffer, so that a packet that
- * the capture cut short can be read like a whole one.
+ * The IPv4 packets of a capture, one after the other, each copied to the same zeroed buffer: so
+ * a packet that the capture cut short can be read like a whole one. Files are pcapng
+ * (pcapng-file.ts) or classic pcap (draft-ietf-opsawg-pcap, libpcap's savefile.c):
  *
  *     file header     24 bytes: magic, version 2.4, zone, accuracy, snap length, link type
  *     packet header   16 bytes: seconds, fraction, bytes captured, bytes on the wire
  */
 import { readFileSync, statSync } from 'node:fs';
 import { UsageError } from '../usage-error.ts';
+import { type Frame, pcapngFrames, pcapngMagic } from './pcapng-file.ts';
 
 /** Read at once; larger captures can be cut with `editcap -c`. */
 const maximumBytes = 1_073_741_824;
@@ -15,10 +16,11 @@ const fileHeaderLength = 24;
 const packetHeaderLength = 16;
 /** Microseconds and nanoseconds, as read in their own byte order. */
 const magics = [0xa1b2c3d4, 0xa1b23c4d];
-const pcapngMagic = 0x0a0d0d0a;
+
+type Link = { readonly typeAt: number; readonly packetAt: number };
 
 /** LINKTYPE_… of tcpdump.org/linktypes.html: where the EtherType and the packet begin. */
-const linkTypes: Readonly<Record<number, { typeAt: number; packetAt: number }>> = {
+const linkTypes: Readonly<Record<number, Link>> = {
   1: { typeAt: 12, packetAt: 14 },
   113: { typeAt: 14, packetAt: 16 },
   276: { typeAt: 0, packetAt: 20 },
@@ -45,7 +47,7 @@ export type Capture = {
   readonly others: () => number;
 };
 
-/** @throws UsageError for what is not a classic pcap file of a link type that we know */
+/** @throws UsageError for what is no capture file, or of a link type that we do not know */
 export function openCapture(file: string): Capture {
   let bytes: Uint8Array;
   try {
@@ -63,35 +65,19 @@ export function openCapture(file: string): Capture {
 /** `file` is the name to show. */
 export function readCapture(bytes: Uint8Array, file: string): Capture {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length >= 4 && view.getUint32(0) === pcapngMagic) {
-    throw new UsageError(`${file} is pcapng: convert it with editcap -F pcap ${file} OTHER`);
-  }
-  const isWhole = bytes.length >= fileHeaderLength;
-  const little = isWhole && magics.includes(view.getUint32(0, true));
-  if (!isWhole || (!little && !magics.includes(view.getUint32(0)))) {
-    throw new UsageError(`${file} is no pcap file`);
-  }
-  // The upper bits tell of a frame check sequence.
-  const linkType = view.getUint32(20, little) & 0xffff;
-  const link = linkTypes[linkType];
-  if (link === undefined) {
-    throw new UsageError(
-      `${file} has link type ${linkType}: Ethernet, Linux SLL and raw IP are read`,
-    );
-  }
+  const isPcapng = bytes.length >= 4 && view.getUint32(0) === pcapngMagic;
+  const frames = isPcapng ? pcapngFrames(view, file) : classicFrames(view, file);
+  // A file of one unknown link type is told before anything is made of it.
+  const first = frames.next();
+  if (first.done !== true) linkOf(first.value, file);
   let others = 0;
   const scratch = new Uint8Array(65_536);
   const packet = new DataView(scratch.buffer);
   function* packets(): Generator<CapturedPacket> {
-    let at = fileHeaderLength;
     let used = 0;
-    while (at + packetHeaderLength <= bytes.length) {
-      const length = view.getUint32(at + 8, little);
-      const start = at + packetHeaderLength;
-      // A capture that ended in the middle of a packet.
-      const end = Math.min(start + length, bytes.length);
-      at = start + length;
-      const packetAt = ipv4At(view, start, end, link!);
+    for (let next = first; next.done !== true; next = frames.next()) {
+      const { end, start } = next.value;
+      const packetAt = ipv4At(view, start, end, linkOf(next.value, file));
       if (packetAt < 0) {
         others++;
         continue;
@@ -106,13 +92,34 @@ export function readCapture(bytes: Uint8Array, file: string): Capture {
   return { packets: packets(), others: () => others };
 }
 
+function linkOf({ linkType }: Frame, file: string): Link {
+  const link = linkTypes[linkType];
+  if (link !== undefined) return link;
+  throw new UsageError(
+    `${file} has link type ${linkType}: Ethernet, Linux SLL and raw IP are read`,
+  );
+}
+
+function* classicFrames(view: DataView, file: string): Generator<Frame> {
+  const size = view.byteLength;
+  const isWhole = size >= fileHeaderLength;
+  const little = isWhole && magics.includes(view.getUint32(0, true));
+  if (!isWhole || (!little && !magics.includes(view.getUint32(0)))) {
+    throw new UsageError(`${file} is no capture file: neither pcap nor pcapng`);
+  }
+  // The upper bits tell of a frame check sequence.
+  const linkType = view.getUint32(20, little) & 0xffff;
+  linkOf({ linkType, start: 0, end: 0 }, file);
+  for (let at = fileHeaderLength; at + packetHeaderLength <= size; ) {
+    const start = at + packetHeaderLength;
+    at = start + view.getUint32(at + 8, little);
+    // A capture that ended in the middle of a packet.
+    yield { linkType, start, end: Math.min(at, size) };
+  }
+}
+
 /** Where the IPv4 header begins, or -1. */
-function ipv4At(
-  view: DataView,
-  start: number,
-  end: number,
-  { typeAt, packetAt }: { typeAt: number; packetAt: number },
-): number {
+function ipv4At(view: DataView, start: number, end: number, { typeAt, packetAt }: Link): number {
   let at = start + packetAt;
   if (typeAt >= 0) {
     if (at > end) return -1;

@@ -16,6 +16,13 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   'guard arm': ['guard arm --wait 10s'],
   'guard status': ['guard status'],
   lab: ['lab', 'lab --firewall suricata', 'lab --scenario ha'],
+  capture: [
+    'capture --dropped',
+    'capture -w incident.pcapng --filter "host 10.2.0.7 and tcp port 5432" --duration 60s',
+    'capture -w - --point before,after | tshark -r - -T fields -e frame.comment',
+    'capture -w all.pcapng --ring-files 10 --file-size 100',
+  ],
+  'capture learn': ['capture learn reference.pcapng'],
   apply: ['apply --confirm 60s new.yaml', 'confirm'],
   configure: ['configure --fwip 10.9.0.4 --ca /etc/microperimeter/fw-ca.pem'],
   enable: ['enable eth0'],

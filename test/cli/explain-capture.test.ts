@@ -99,9 +99,9 @@ t.test('who opened a connection, and what belongs to it', async (t) => {
 
 t.test('files that are none', async (t) => {
   const rows: [Uint8Array, RegExp][] = [
-    [new Uint8Array(0), /^f is no pcap file$/],
-    [Buffer.alloc(100), /^f is no pcap file$/],
-    [Buffer.from([0x0a, 0x0d, 0x0d, 0x0a]), /^f is pcapng: convert it with editcap -F pcap/],
+    [new Uint8Array(0), /^f is no capture file: neither pcap nor pcapng$/],
+    [Buffer.alloc(100), /^f is no capture file: neither pcap nor pcapng$/],
+    [Buffer.from([0x0a, 0x0d, 0x0d]), /^f is no capture file: neither pcap nor pcapng/],
     [pcap(105, []), /^f has link type 105/],
   ];
   for (const [bytes, message] of rows) t.throws(() => readCapture(bytes, 'f'), { message });

@@ -135,6 +135,7 @@ t.test('status, stop and a second agent, against an agent that answers', async (
   const socket = join(directory, 'control.sock');
   let sample = JSON.parse(readFileSync('test/golden/screen/status.json', 'utf8'));
   const server = await startControlServer(socket, {
+    capture: () => undefined,
     flows: () => ({ matching: 0, flows: [] }),
     ...noTrials,
     reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),

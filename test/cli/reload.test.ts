@@ -223,6 +223,7 @@ t.test('the command, against an agent that answers', async (t) => {
   ];
   const server = await startControlServer(socket, {
     status: () => ({}),
+    capture: () => undefined,
     flows: () => ({}),
     ...noTrials,
     reload: async () => answers.shift()!,

@@ -19,6 +19,7 @@ function provider() {
   return {
     asked,
     ...noTrials,
+    capture: () => undefined,
     flows: () => ({ matching: 0, flows: [] }),
     reload: async () => ({ ok: true, changed: [], refused: [], warnings: [] }),
     status: () => ({ state: 'running', flows: 3 }),

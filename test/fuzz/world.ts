@@ -27,6 +27,7 @@ import type {
 import { Loop } from '../../engine/loop.ts';
 import { GateView, type Path } from '../../engine/path.ts';
 import { Peers } from '../../engine/peers.ts';
+import { Tap, TapPoint, TapReader, TapWord, tapHeaderBytes } from '../../engine/tap.ts';
 import { decodeVirtioHeader } from '../../linux/tun.ts';
 import { Reason } from '../../parsers/reason.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
@@ -249,6 +250,9 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   gate.renew(clock.nowMs + 3_600_000);
   const counters = createCounters();
   const flows = new Flows(options.flows, flowMemory);
+  const tapMemory = new SharedArrayBuffer(tapHeaderBytes + tapRing);
+  const tap = new TapReader(tapMemory);
+  tap.begin(96, ~0);
   const peers = new Peers(peerOptions({}), gates, firewallMemory, arena, encapsulation, io);
   const path: Path = {
     io,
@@ -262,6 +266,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
     devices,
     joinUdp: true,
     peers,
+    tap: new Tap(tapMemory, arena),
     nowTick: 0,
     gate: GateView.Pass,
     onLoss: OnFailure.Pass,
@@ -290,6 +295,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
       const before = path.counters.packets.slice();
       loop.breathe();
       checkPoison(arena);
+      checkTap(tap);
       const toFirewall = path.peers.columns.sentPackets[0];
       const redirected = path.counters.packets[Reason.Redirected];
       must(toFirewall === redirected, () => `${toFirewall} sent, ${redirected} redirected`);
@@ -300,6 +306,26 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
 
 /** Entries of `allowed` that are the engine's own memory: scratch, answer, held fragments. */
 const ownRanges = 6;
+
+/** Small, so that it is full now and then. */
+const tapRing = 4096;
+
+/** What a capture would have of the breath: records, one behind the other. */
+function checkTap(tap: TapReader): void {
+  for (let taken = tap.take(); taken.length > 0; taken = tap.take()) {
+    const words = new Int32Array(taken.buffer);
+    let at = 0;
+    while (at < taken.length) {
+      const size = words[(at >> 2) + TapWord.size];
+      const captured = words[(at >> 2) + TapWord.captured];
+      const isPadding = words[(at >> 2) + TapWord.point] === TapPoint.None;
+      must(size >= 8 && size % 8 === 0, () => `a record of ${size} bytes`);
+      must(isPadding || (captured <= 96 && captured <= size - 64), () => `${captured} captured`);
+      at += size;
+    }
+    must(at === taken.length, () => 'a record is cut short');
+  }
+}
 
 /** Behind every packet that was read. */
 function checkPoison(arena: FuzzArena): void {
