@@ -82,6 +82,7 @@ function buildProgram(done: (code: number) => void): Command {
     .command('top')
     .description('the running agent live: throughput, flows, rules, drops')
     .option('--interval <seconds>', 'between two pictures', '1')
+    .option('--alerts <file>', "Suricata's eve.json, to show beside the flows")
     .option(...socketOption)
     .action(async (options) => {
       // React and ink take a tenth of a second to load, which no other command should.

@@ -161,7 +161,7 @@ export async function startProgram(
   args.push('--cert', certificates.certificate, '--key', certificates.key);
   if (policy !== undefined) args.push('--policy', policy);
   const program = start(host, process.execPath, [...args, ...extra], { onLine: take });
-  const ready = kind === 'builtin' ? 'listening' : 'telemetry-listening';
+  const ready = extra.includes('--no-data-path') ? 'telemetry-listening' : 'listening';
   const said = (event: string) => firewall.events.some((one) => one.event === event);
   await until('the firewall is ready', startLimitMs, () => {
     if (program.exitCode === undefined && !said('error')) return said(ready);

@@ -6,6 +6,7 @@ import { request } from '../../control/client.ts';
 import type { FlowRow } from '../../control/flows.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { isComplete, readStatus } from '../status-of-agent.ts';
+import { AlertFile } from '../top/alerts.ts';
 import { type Reading, sortKeys, TopModel } from '../top/model.ts';
 import { type Size, type TopSettings, TopView } from '../top/view.ts';
 import { UsageError } from '../usage-error.ts';
@@ -19,8 +20,15 @@ const clearScreen = '\u001b[2J\u001b[H';
 const beginFrame = '\u001b[?2026h';
 const endFrame = '\u001b[?2026l';
 
+type Options = {
+  readonly socket: string;
+  readonly interval: string;
+  /** File of alerts to follow. */
+  readonly alerts?: string;
+};
+
 /** Until its user quits. Throws a ControlError when there is no agent at the beginning. */
-export async function top(options: { socket: string; interval: string }): Promise<number> {
+export async function top(options: Options): Promise<number> {
   const intervalMs = Number(options.interval) * 1000;
   if (!(intervalMs >= 100 && intervalMs <= 60_000)) {
     throw new UsageError(
@@ -30,14 +38,16 @@ export async function top(options: { socket: string; interval: string }): Promis
   if (!process.stdout.isTTY || !process.stdin.isTTY) {
     throw new UsageError('top needs a terminal; status --json and flows --json do not');
   }
+  const alerts = options.alerts === undefined ? undefined : openAlerts(options.alerts);
   await readStatus(options.socket);
   process.stdout.write(enterScreen);
   try {
-    const read = () => readAgent(options.socket);
+    const read = () => readAgent(options.socket, alerts);
     const app = render(h(Top, { read, intervalMs, host: hostname() }), { stdout: wholeFrames() });
     await app.waitUntilExit();
   } finally {
     process.stdout.write(leaveScreen);
+    alerts?.close();
   }
   return ExitCode.Ok;
 }
@@ -54,12 +64,22 @@ function wholeFrames(): NodeJS.WriteStream {
   });
 }
 
-async function readAgent(socket: string): Promise<Reading> {
+function openAlerts(file: string): AlertFile {
+  try {
+    return new AlertFile(file);
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+async function readAgent(socket: string, alerts: AlertFile | undefined): Promise<Reading> {
+  alerts?.look();
   const status = await readStatus(socket);
   if (!isComplete(status)) throw new Error('the agent is not up yet');
   const answer = await request(socket, 'GET', `/flows?sort=bytes&limit=${askedFlows}`);
   const { flows, matching } = answer.body as { matching: number; flows: FlowRow[] };
-  return { nowMs: performance.now(), status, flows, matching };
+  const alertOf = alerts && ((flow: FlowRow) => alerts.of(flow));
+  return { nowMs: performance.now(), status, flows, matching, alertOf };
 }
 
 export type TopProps = {

@@ -7,7 +7,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
     'explain --pcap incident.pcap --all',
   ],
   status: ['status', 'status --json', 'status > /dev/null || echo "not redirecting"'],
-  top: ['top', 'top --interval 0.5'],
+  top: ['top', 'top --interval 0.5', 'top --alerts /var/log/suricata/eve.json'],
   flows: ['flows --verdict redirect --limit 10', 'flows --port 443 --sort age --watch'],
   doctor: ['doctor', 'doctor --json', 'doctor --config new.yaml'],
   reload: ['reload', 'reload --reclassify'],

@@ -1,6 +1,7 @@
 /** What `top` knows: two readings of the agent make rates, and rates make a history. */
 import type { FlowRow } from '../../control/flows.ts';
 import type { AgentStatus } from '../../control/status.ts';
+import type { Alert } from './alerts.ts';
 
 export type Reading = {
   /** Of a monotonic clock. */
@@ -9,12 +10,14 @@ export type Reading = {
   readonly flows: readonly FlowRow[];
   /** Flows in the table, shown or not. */
   readonly matching: number;
+  /** Of an inspection engine, where its file is followed. */
+  readonly alertOf?: ((flow: FlowRow) => Alert | undefined) | undefined;
 };
 
-export const sortKeys = ['rate', 'bytes', 'packets', 'age'] as const;
+export const sortKeys = ['rate', 'bytes', 'packets', 'age', 'alerts'] as const;
 export type SortKey = (typeof sortKeys)[number];
 
-export type TopFlow = FlowRow & { readonly bitsPerSecond: number };
+export type TopFlow = FlowRow & { readonly bitsPerSecond: number; readonly alert?: Alert };
 export type TopRule = AgentStatus['rules'][number] & { readonly perSecond: number };
 
 /** Of one kind of traffic. */
@@ -88,6 +91,11 @@ export class TopModel {
     }));
   }
 
+  /** Whether there is anything to tell of alerts. */
+  get hasAlerts(): boolean {
+    return this.reading?.alertOf !== undefined;
+  }
+
   /** Those in whose line `filter` occurs, the first by `sort` first. */
   flows(sort: SortKey, filter: string): TopFlow[] {
     const wanted = filter.toLowerCase();
@@ -96,9 +104,14 @@ export class TopModel {
       bytes: bytesOf,
       packets: (flow: TopFlow) => flow.egress.packets + flow.ingress.packets,
       age: (flow: TopFlow) => flow.ageMs,
+      alerts: (flow: TopFlow) => (flow.alert === undefined ? 0 : 1),
     }[sort];
     return (this.reading?.flows ?? [])
-      .map((flow) => ({ ...flow, bitsPerSecond: this.flowRates.get(flowKey(flow)) ?? 0 }))
+      .map((flow): TopFlow => {
+        const bitsPerSecond = this.flowRates.get(flowKey(flow)) ?? 0;
+        const alert = this.reading?.alertOf?.(flow);
+        return alert === undefined ? { ...flow, bitsPerSecond } : { ...flow, bitsPerSecond, alert };
+      })
       .filter((flow) => wanted === '' || wordsOf(flow).includes(wanted))
       .sort((a, b) => key(b) - key(a) || bytesOf(b) - bytesOf(a));
   }
@@ -158,6 +171,8 @@ function bytesOf(flow: FlowRow): number {
   return flow.egress.bytes + flow.ingress.bytes;
 }
 
-function wordsOf(flow: FlowRow): string {
-  return `${flowKey(flow)} ${flow.verdict} ${flow.rule} ${flow.state}`.toLowerCase();
+function wordsOf(flow: TopFlow): string {
+  const { alert, by, rule, state, verdict } = flow;
+  const signature = alert?.signature ?? '';
+  return `${flowKey(flow)} ${verdict} ${by} ${rule} ${state} ${signature}`.toLowerCase();
 }

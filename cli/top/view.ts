@@ -141,44 +141,65 @@ function formatRate(value: number): string {
 type Column = {
   readonly title: string;
   readonly width: number;
-  /** The terminal's width from which on it is shown. */
-  readonly from: number;
+  /** 0: always shown; the others in this order, as far as there is room. */
+  readonly rank: number;
   readonly right?: boolean;
   readonly text: (flow: TopFlow) => string;
 };
 
 const flowColumns: readonly Column[] = [
-  { title: 'proto', width: 5, from: 0, text: (flow) => flow.protocol },
-  { title: 'local', width: 21, from: 0, text: (flow) => `${flow.local}:${flow.localPort}` },
-  { title: '', width: 2, from: 0, text: (flow) => (flow.opener === 'egress' ? '->' : '<-') },
-  { title: 'remote', width: 21, from: 0, text: (flow) => `${flow.remote}:${flow.remotePort}` },
-  { title: 'verdict', width: 8, from: 0, text: (flow) => flow.verdict },
-  { title: 'rule', width: 24, from: 110, text: (flow) => flow.rule },
-  { title: 'state', width: 11, from: 140, text: (flow) => flow.state },
-  { title: 'interface', width: 15, from: 190, text: (flow) => flow.interface },
-  { title: 'age', width: 12, from: 125, right: true, text: (flow) => formatAge(flow.ageMs) },
+  { title: 'proto', width: 5, rank: 0, text: (flow) => flow.protocol },
+  { title: 'local', width: 21, rank: 0, text: (flow) => `${flow.local}:${flow.localPort}` },
+  { title: '', width: 2, rank: 0, text: (flow) => (flow.opener === 'egress' ? '->' : '<-') },
+  { title: 'remote', width: 21, rank: 0, text: (flow) => `${flow.remote}:${flow.remotePort}` },
+  { title: 'verdict', width: 8, rank: 0, text: (flow) => flow.verdict },
+  { title: 'by', width: 6, rank: 1, text: (flow) => flow.by },
+  { title: 'rule', width: 24, rank: 3, text: (flow) => flow.rule },
+  { title: 'state', width: 11, rank: 5, text: (flow) => flow.state },
+  { title: 'interface', width: 15, rank: 8, text: (flow) => flow.interface },
+  { title: 'age', width: 12, rank: 4, right: true, text: (flow) => formatAge(flow.ageMs) },
   {
     title: 'out',
     width: 10,
-    from: 155,
+    rank: 6,
     right: true,
     text: (flow) => formatBytes(flow.egress.bytes),
   },
   {
     title: 'in',
     width: 10,
-    from: 155,
+    rank: 7,
     right: true,
     text: (flow) => formatBytes(flow.ingress.bytes),
   },
   {
     title: 'rate',
     width: 13,
-    from: 0,
+    rank: 0,
     right: true,
     text: (flow) => `${formatRate(flow.bitsPerSecond)}bit/s`,
   },
 ];
+
+/** Where alerts are followed. A narrow terminal has the colour alone. */
+const alertColumn: Column = {
+  title: 'alert',
+  width: 30,
+  rank: 2,
+  text: ({ alert }) => (alert === undefined ? '' : alert.signature),
+};
+
+/** Those that fit into the terminal side by side, in their order. */
+function fitting(known: readonly Column[], columns: number): Column[] {
+  let room = columns + 1;
+  const chosen = new Set<Column>();
+  for (const column of known.toSorted((a, b) => a.rank - b.rank)) {
+    room -= column.width + 1;
+    if (room < 0 && column.rank > 0) break;
+    chosen.add(column);
+  }
+  return known.filter((column) => chosen.has(column));
+}
 
 function flows(
   model: TopModel,
@@ -186,7 +207,7 @@ function flows(
   columns: number,
   height: number,
 ): ReactElement[] {
-  const shown = flowColumns.filter(({ from }) => columns >= from);
+  const shown = fitting(model.hasAlerts ? [...flowColumns, alertColumn] : flowColumns, columns);
   const row = (text: (column: Column) => string) =>
     shown
       .map((column) => {
@@ -199,7 +220,8 @@ function flows(
   const title = ` flows by ${settings.sort}${filter}: ${formatCount(all.length)} `;
   const lines = [rule(title, columns), line([row(({ title }) => title), { dimColor: true }])];
   for (const flow of all.slice(0, height)) {
-    const style = flow.verdict === 'drop' ? { color: 'red' } : {};
+    const isBad = flow.verdict === 'drop' || flow.alert?.isBlocked === true;
+    const style = isBad ? { color: 'red' } : flow.alert === undefined ? {} : { color: 'yellow' };
     lines.push(line([row((column) => column.text(flow)), style]));
   }
   while (lines.length < height + 2) lines.push(blank);
@@ -252,7 +274,7 @@ function dropLine(
 }
 
 const helpLines = [
-  's      sort flows by rate, bytes, packets or age',
+  's      sort flows by rate, bytes, packets, age or alerts',
   '/      filter flows: any part of an address, port, protocol, verdict or rule',
   'Esc    no filter',
   'p      pause and go on',

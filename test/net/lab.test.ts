@@ -27,7 +27,7 @@ function namespaces(): string[] {
   return existsSync('/run/netns') ? readdirSync('/run/netns') : [];
 }
 
-for (const options of [[], ['--firewall', 'vxlan']]) {
+for (const options of [[], ['--firewall', 'vxlan'], ['--firewall', 'suricata']]) {
   t.test(`every step holds: scripts/lab ${options.join(' ')}`, async (t) => {
     const { code, err, out, pid } = await lab('--json', '--duration', '1', ...options);
     t.equal(code, 0, err);

@@ -12,6 +12,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import t, { type Test } from 'tap';
+import { AlertFile } from '../../cli/top/alerts.ts';
 import type { Agent } from '../../lab/agent.ts';
 import { createCertificates } from '../../lab/certificates.ts';
 import { countsAgree, type JoinedFlow, joinFlows, sumFlows } from '../../lab/joined-flows.ts';
@@ -210,6 +211,12 @@ t.test('each rule blocks what it should, in both directions', async (t) => {
     new Set(exchanges(server).map(({ rule }) => rule)),
     'every alert belongs to a connection of the agent',
   );
+  const alerts = new AlertFile(join(hairpin.directory, 'suricata', 'eve.json'));
+  t.teardown(() => alerts.close());
+  alerts.look();
+  const told = (await agent.flows()).flatMap((flow) => alerts.of(flow)?.signature ?? []);
+  const twice = exchanges(server).flatMap(({ rule }) => [rule, rule]);
+  t.same(told.sort(), twice.sort(), 'top shows each alert beside the flow that it is about');
   const {
     redirected,
     reinjected,

@@ -6,7 +6,7 @@ import { render } from 'ink';
 import { createElement } from 'react';
 import t, { type Test } from 'tap';
 import { drawGraph } from '../../../cli/top/graph.ts';
-import { TopModel } from '../../../cli/top/model.ts';
+import { type Reading, TopModel } from '../../../cli/top/model.ts';
 import { TopView } from '../../../cli/top/view.ts';
 import type { FlowRow } from '../../../control/flows.ts';
 import type { AgentStatus } from '../../../control/status.ts';
@@ -46,12 +46,12 @@ function later(bytes: number): AgentStatus {
   return { ...status, rules, counters: { ...status.counters, redirected: next } };
 }
 
-function filled(): TopModel {
+function filled(alertOf?: Reading['alertOf']): TopModel {
   const model = new TopModel();
   const flows = [flow(1, 1000), flow(2, 500_000), flow(3, 7)];
   model.take({ nowMs: 0, status, flows, matching: 3 });
   const next = [flow(1, 251_000), flow(2, 500_000), flow(4, 1000, { ageMs: 500, rule: 'default' })];
-  model.take({ nowMs: 2000, status: later(250_000), flows: next, matching: 3 });
+  model.take({ nowMs: 2000, status: later(250_000), flows: next, matching: 3, alertOf });
   return model;
 }
 
@@ -107,7 +107,7 @@ t.test('graphs', async (t) => {
 });
 
 /** The last picture that ink made, as lines. */
-function picture(t: Test, columns: number, rows: number, help = false): string[] {
+function picture(t: Test, columns: number, rows: number, help = false, model = filled()): string[] {
   let text = '';
   const stdout = Object.assign(new EventEmitter(), {
     columns,
@@ -125,11 +125,26 @@ function picture(t: Test, columns: number, rows: number, help = false): string[]
     host: 'host-a',
     problem: '',
   } as const;
-  const view = createElement(TopView, { model: filled(), settings, size: { columns, rows } });
+  const view = createElement(TopView, { model, settings, size: { columns, rows } });
   const app = render(view, { stdout: stdout as unknown as NodeJS.WriteStream, debug: true });
   t.teardown(() => app.unmount());
   return stripVTControlCharacters(text).split('\n');
 }
+
+t.test('alerts stand beside the flows that they are about', async (t) => {
+  const model = filled(({ localPort }) =>
+    localPort === 2 ? { signature: 'HTTP path /secret', isBlocked: true } : undefined,
+  );
+  t.equal(model.flows('alerts', '')[0]!.localPort, 2);
+  t.same(
+    model.flows('rate', '/SECRET').map((row) => row.localPort),
+    [2],
+  );
+  const wide = picture(t, 130, 30, false, model).join('\n');
+  t.match(wide, / by .* alert/);
+  t.match(wide, /:2 +-> .* agent .* HTTP path \/secret/);
+  t.notMatch(picture(t, 130, 30).join('\n'), 'alert');
+});
 
 t.test('the picture fills the terminal and never more', async (t) => {
   for (const [columns, rows] of [
