@@ -6,7 +6,7 @@ import type {
   InterfaceStatus,
   RuleStatus,
 } from '../control/status.ts';
-import type { Settings } from '../engine/config.ts';
+import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import { type Counters, Gauge } from '../engine/counters.ts';
 import { Verdict } from '../engine/flows.ts';
 import type { GateStatus } from '../engine/gate.ts';
@@ -65,7 +65,10 @@ export function describeStatus(sources: StatusSources): Omit<AgentStatus, 'drift
     gate: gateStatus,
     firewalls: firewalls.status(),
     distribution: config.ha.distribution,
-    tunnel: { encapsulation: config.tunnel.encapsulation, port: config.tunnel.port },
+    tunnel: {
+      encapsulation: config.tunnel.encapsulation,
+      ports: tunnelPortsOf(config.tunnel),
+    },
     innerMtu: gauges[Gauge.InnerMtu],
     interfaces: interfacesOf(links, steering, present, state === 'redirecting'),
     attachedBy: steering.method,

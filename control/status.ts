@@ -107,7 +107,8 @@ export type AgentStatus = {
   readonly gate: GateStatus;
   readonly firewalls: readonly FirewallStatus[];
   readonly distribution: string;
-  readonly tunnel: { readonly encapsulation: string; readonly port: number };
+  /** UDP ports at the firewall: one, or those of egress and ingress. */
+  readonly tunnel: { readonly encapsulation: string; readonly ports: readonly number[] };
   readonly innerMtu: number;
   readonly interfaces: readonly InterfaceStatus[];
   readonly attachedBy: string;

@@ -1,7 +1,7 @@
 /** The way to a firewall: the route, the routers on it, what they let through, and telemetry. */
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Config, FirewallConfig } from '../../engine/config.ts';
+import { type Config, type FirewallConfig, tunnelPortsOf } from '../../engine/config.ts';
 import { TelemetryClient, type TelemetryCredentials } from '../../engine/telemetry-client.ts';
 import { contentTypes, emptyReport } from '../../engine/telemetry-report.ts';
 import { type Interface, listInterfaces, type Route, routeTo } from '../../linux/netlink.ts';
@@ -82,15 +82,21 @@ async function tunnelFindings(
   firewall: FirewallConfig,
   link: Interface | undefined,
 ): Promise<Finding[]> {
-  const probe = new PathProbe(firewall.address, config.tunnel.port);
-  try {
-    const hops = await trace(probe);
-    const reach = reachFinding(config, firewall, hops);
-    if (reach.level === 'broken') return [reach];
-    return [reach, await mtuFinding(probe, config, firewall, link?.mtu ?? ethernetMtu)];
-  } finally {
-    probe.close();
+  const findings: Finding[] = [];
+  for (const port of tunnelPortsOf(config.tunnel)) {
+    const probe = new PathProbe(firewall.address, port);
+    try {
+      const reach = reachFinding(firewall, port, await trace(probe));
+      findings.push(reach);
+      if (reach.level === 'broken') return findings;
+      // The way is the same to both ports.
+      if (findings.length > 1) continue;
+      findings.push(await mtuFinding(probe, config, firewall, link?.mtu ?? ethernetMtu));
+    } finally {
+      probe.close();
+    }
   }
+  return findings;
 }
 
 type Trace = {
@@ -128,9 +134,9 @@ async function waitForAnswer(probe: PathProbe): Promise<PathAnswer | undefined> 
   }
 }
 
-function reachFinding(config: Config, firewall: FirewallConfig, { errno, last, routers }: Trace) {
+function reachFinding(firewall: FirewallConfig, port: number, { errno, last, routers }: Trace) {
   const check = `tunnel to ${firewall.name}`;
-  const target = `${formatAddress(firewall.address)}:${config.tunnel.port}`;
+  const target = `${formatAddress(firewall.address)}:${port}`;
   const way = routers.length === 0 ? 'the next hop' : `beyond ${routers.map(nameOf).join(', ')}`;
   if (errno !== 0) {
     const name = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
@@ -143,7 +149,7 @@ function reachFinding(config: Config, firewall: FirewallConfig, { errno, last, r
     return broken(check, `UDP ${target}: ${says}`, advice);
   }
   if (last?.kind === 'port-closed') {
-    const advice = `Nothing listens on UDP ${config.tunnel.port} there: tunnel.port, or the firewall.`;
+    const advice = `Nothing listens on UDP ${port} there: the tunnel's port, or the firewall.`;
     return broken(check, `${nameOf(last.from)} refuses UDP ${target}`, advice);
   }
   return fine(check, `nobody refuses UDP ${target}: it is ${way}`);

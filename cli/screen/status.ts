@@ -103,8 +103,12 @@ function firewallWords({ tunnel }: AgentStatus, firewall: FirewallStatus): strin
   const answers =
     probe.state === 'answered' ? `, answers in ${probe.roundTripMs.toFixed(2)} ms` : '';
   if (!active) return `standby${heldDown ? ', held down' : ''}${lasting}${answers}`;
-  const through = `${tunnel.encapsulation} to port ${tunnel.port}, inner MTU ${innerMtu}`;
+  const through = `${tunnel.encapsulation} to ${describePorts(tunnel.ports)}, inner MTU ${innerMtu}`;
   return `active${lasting}${answers}, ${through}`;
+}
+
+function describePorts(ports: readonly number[]): string {
+  return ports.length === 1 ? `port ${ports[0]}` : `ports ${ports.join(' and ')}`;
 }
 
 function gateWords({ gate }: AgentStatus): string {

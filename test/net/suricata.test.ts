@@ -13,7 +13,7 @@ import { join } from 'node:path';
 
 import t, { type Test } from 'tap';
 import { AlertFile } from '../../cli/top/alerts.ts';
-import type { Agent } from '../../lab/agent.ts';
+import { type Agent, agentCommand } from '../../lab/agent.ts';
 import { createCertificates } from '../../lab/certificates.ts';
 import { countsAgree, type JoinedFlow, joinFlows, sumFlows } from '../../lab/joined-flows.ts';
 import type { Namespace } from '../../lab/namespace.ts';
@@ -128,7 +128,16 @@ function exchanges(address: string): Exchange[] {
 t.test('each direction has its own VNI and port', async (t) => {
   const hairpin = await startHairpin(t, { firewall: 'suricata' });
   const { topology } = hairpin;
-  await hairpin.startAgent();
+  const agent = await hairpin.startAgent();
+  const commands = [
+    `${agentCommand} status --socket ${agent.socketPath}`,
+    `${agentCommand} doctor --config ${agent.configPath}`,
+  ];
+  const [status = '', doctor = ''] = await Promise.all(
+    commands.map((command) => shell(topology.workload, `${command} || true`)),
+  );
+  t.match(status, /vxlan\s+to\s+ports\s+10800\s+and\s+10801/);
+  t.match(doctor, /UDP 10\.9\.0\.4:10800[\s\S]*UDP 10\.9\.0\.4:10801/);
   const capture = await hairpin.capture(topology.firewall, 'ports');
   t.equal(await ping(topology.workload, server, 3), 3);
   await capture.stop();

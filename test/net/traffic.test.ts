@@ -61,6 +61,11 @@ function rowsFor(directory: string, address: string): Row[] {
       prints: 'same',
     },
     {
+      name: 'NFS (version 4)',
+      script: `d=$(mktemp -d) && nfs-cp 'nfs://${address}/files/random?version=4' $d/r >/dev/null && cmp $d/r ${directory}/files/random && echo same; rm -r $d`,
+      prints: 'same',
+    },
+    {
       name: 'SIP',
       script: `cd ${directory} && sipp -sn uac ${address} -m 20 -r 20 -nostdin -timeout 20 >/dev/null 2>&1; echo $?`,
       prints: '0',
@@ -111,6 +116,26 @@ http {
   return file;
 }
 
+/** NFS version 4 alone: one port, and none of the services around version 3. */
+function ganeshaConfig(directory: string, name: string): string {
+  const own = join(directory, `${name}-nfs`);
+  mkdirSync(own);
+  const file = join(own, 'ganesha.conf');
+  writeFileSync(
+    file,
+    `
+NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }
+NFSV4 { Graceless = true; RecoveryRoot = "${own}"; Minor_Versions = 0; }
+EXPORT {
+  Export_Id = 1; Path = ${directory}/files; Pseudo = /files; Access_Type = RW;
+  Squash = No_Root_Squash; SecType = sys; Protocols = 4; Transports = TCP;
+  FSAL { Name = VFS; }
+}
+`,
+  );
+  return file;
+}
+
 function serve(directory: string, host: Namespace, name: string, address: string): Program[] {
   const pair = createCertificates(directory, name, address);
   const rsync = join(directory, `${name}-rsyncd.conf`);
@@ -141,6 +166,10 @@ function serve(directory: string, host: Namespace, name: string, address: string
       '-c',
       `cd ${directory}; exec sipp -sn uas -i ${address} -nostdin >/dev/null`,
     ]),
+    start(host, 'ganesha.nfsd', [
+      ...['-F', '-f', ganeshaConfig(directory, name), '-N', 'NIV_CRIT'],
+      ...['-L', `${directory}/${name}-nfs.log`, '-p', `${directory}/${name}-nfs.pid`],
+    ]),
     ...['udp', ...Object.values(protocols)].map((kind) =>
       start(host, python, [echo, 'echo', String(kind)]),
     ),
@@ -168,7 +197,7 @@ async function startServers(t: Test, { directory, topology }: Hairpin): Promise<
         const ended = programs.find((program) => program.exitCode !== undefined);
         if (ended !== undefined) throw new Error(`${ended.name}: ${ended.errors.trim()}`);
         const { output } = await run(host, 'ss', ['-Htuln']);
-        return [80, 443, 22, 53, 873, 5060].every((port) => output.includes(`:${port} `));
+        return [80, 443, 22, 53, 873, 2049, 5060].every((port) => output.includes(`:${port} `));
       },
       100,
     );
