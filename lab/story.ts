@@ -241,13 +241,13 @@ async function playKilled(stage: Stage): Promise<Check[]> {
   const request = await requestWeb(workload, `http://${addresses.server}/killed-after`);
   await watch.stop();
   const pulses = stage.pulses.since(killedAt);
-  const first = pulses.find((pulse) => pulse.ok);
-  const firstMs =
-    first === undefined ? Number.POSITIVE_INFINITY : first.sentAt + first.ms - killedAt;
+  // Not the first that was sent: its SYN may have been with the agent, and goes again a second later.
+  const answeredMs = pulses.filter(({ ok }) => ok).map(({ ms, sentAt }) => sentAt + ms - killedAt);
+  const firstMs = Math.min(...answeredMs);
   return [
     {
       expected: `a request is answered within ${seconds(recoveryMs)} of the kill`,
-      seen: first === undefined ? 'none was answered' : `${seconds(firstMs)} after it`,
+      seen: answeredMs.length === 0 ? 'none was answered' : `${seconds(firstMs)} after it`,
       holds: firstMs <= recoveryMs,
     },
     pulseCheck(
