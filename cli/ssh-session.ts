@@ -33,6 +33,32 @@ export function findSshSession(proc = '/proc', pid = process.pid): SshSession | 
   return undefined;
 }
 
+/** As `SSH_CONNECTION` says it, for a process that cannot ask its ancestors. */
+export function sshConnectionOf({ client, serverPort }: SshSession): string {
+  return `${formatAddress(client)} 0 0.0.0.0 ${serverPort}`;
+}
+
+/**
+ * `SSH_CONNECTION` of a session that comes by IPv6; undefined when there is none. Which one, among
+ * several, is not told by the kernel's table: one that is established to its port will do.
+ */
+export function findIpv6Session(proc = '/proc', pid = process.pid): string | undefined {
+  const ports = new Set(
+    rowsOf(proc, 'tcp6')
+      .filter(([, , remote = '']) => addressOf(remote.split(':')[0] ?? '') === undefined)
+      .map(([, local = '']) => Number.parseInt(local.split(':')[1] ?? '', 16)),
+  );
+  let current = pid;
+  for (let depth = 0; depth < ancestorsMax && current > 1; depth++) {
+    const value = /(?:^|\0)SSH_CONNECTION=([^\0]*)/.exec(read(`${proc}/${current}/environ`))?.[1];
+    const [client = '', , , port = ''] = value?.split(' ') ?? [];
+    const isIpv6 = client.includes(':') && !/^::ffff:/i.test(client);
+    if (isIpv6 && ports.has(Number(port))) return value;
+    current = parentOf(proc, current);
+  }
+  return undefined;
+}
+
 /** For the time of an agent's life: its port on this side, from that client. */
 export function exceptionFor({ client, serverPort }: SshSession): ManagementException {
   return {
@@ -91,20 +117,24 @@ function heldBy(
 /** Established TCP connections over IPv4 in this network namespace, also those of IPv6 sockets. */
 function readConnections(proc: string): Connection[] {
   return ['tcp', 'tcp6'].flatMap((name) =>
-    read(`${proc}/self/net/${name}`)
-      .split('\n')
-      .map((line) => line.trim().split(/\s+/))
-      .filter((columns) => columns[3] === established)
-      .flatMap((columns) => {
-        const [, local = '', remote = ''] = columns;
-        const [clientHex = '', clientPort = ''] = remote.split(':');
-        const client = addressOf(clientHex);
-        const serverPort = Number.parseInt(local.split(':')[1] ?? '', 16);
-        const inode = columns[9] ?? '';
-        if (client === undefined) return [];
-        return { client, serverPort, clientPort: Number.parseInt(clientPort, 16), inode };
-      }),
+    rowsOf(proc, name).flatMap((columns) => {
+      const [, local = '', remote = ''] = columns;
+      const [clientHex = '', clientPort = ''] = remote.split(':');
+      const client = addressOf(clientHex);
+      const serverPort = Number.parseInt(local.split(':')[1] ?? '', 16);
+      const inode = columns[9] ?? '';
+      if (client === undefined) return [];
+      return { client, serverPort, clientPort: Number.parseInt(clientPort, 16), inode };
+    }),
   );
+}
+
+/** Columns of established connections, as proc(5) has them. */
+function rowsOf(proc: string, name: string): string[][] {
+  return read(`${proc}/self/net/${name}`)
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .filter((columns) => columns[3] === established);
 }
 
 /** As the kernel prints it: words in the host's order, which is little-endian. */

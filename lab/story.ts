@@ -241,7 +241,7 @@ async function playKilled(stage: Stage): Promise<Check[]> {
   const request = await requestWeb(workload, `http://${addresses.server}/killed-after`);
   await watch.stop();
   const pulses = stage.pulses.since(killedAt);
-  // Not the first that was sent: its SYN may have been with the agent, and goes again a second later.
+  // Not the first that was sent: its SYN may have died with the agent, and goes again after 1 s.
   const answeredMs = pulses.filter(({ ok }) => ok).map(({ ms, sentAt }) => sentAt + ms - killedAt);
   const firstMs = Math.min(...answeredMs);
   return [

@@ -114,6 +114,17 @@ export const mount: (
 export const umount2: (target: string, flags: number) => number = libc.func(
   'int umount2(const char*, int)',
 );
+export const fcntl: (fd: Fd, command: number, argument: number) => number = libc.func(
+  'int fcntl(int, int, long)',
+);
+export const prctl: (option: number, a: number, b: number, c: number, d: number) => number =
+  libc.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)');
+/** Both lists end with null. Only returns when it fails. */
+export const execve: (
+  path: string,
+  words: readonly (string | null)[],
+  environment: readonly (string | null)[],
+) => number = libc.func('int execve(const char*, const char**, const char**)');
 export const setns: (fd: Fd, type: number) => number = libc.func('int setns(int, int)');
 const syscall3: (number: number, a: number, b: Address, c: number) => number = libc.func(
   'long syscall(long, long, uintptr_t, long)',

@@ -11,23 +11,41 @@ import { compileInThread } from '../compile-thread.ts';
 import { formatException } from '../config/text.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
+import { giveUpPrivileges, heldCapabilities } from '../privileges.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
-import { describeSession, exceptionFor, findSshSession } from '../ssh-session.ts';
+import {
+  describeSession,
+  exceptionFor,
+  findIpv6Session,
+  findSshSession,
+  sshConnectionOf,
+} from '../ssh-session.ts';
+import { UsageError } from '../usage-error.ts';
 
 const controlSocket = 'the control socket';
 
 /** Resolves with the exit code when everything of the agent is gone. */
 export async function run(options: { config: string }): Promise<number> {
+  const file = resolve(options.config);
   const session = findSshSession();
+  const ipv6Session = findIpv6Session();
+  giveUpPrivileges(file, session === undefined ? ipv6Session : sshConnectionOf(session));
   const exceptions = session === undefined ? [] : [exceptionFor(session)];
   const compile = (file: string, before: SharedArrayBuffer | undefined) =>
     compileInThread(file, before, exceptions);
-  const file = resolve(options.config);
   const { next: compiled, warnings } = await compile(file, undefined);
   if (compiled === undefined) throw new Error('nothing was compiled');
   const { settings: config } = compiled;
+  if (ipv6Session !== undefined && config.workload.ipv6 === 'drop') {
+    const [client] = ipv6Session.split(' ');
+    throw new UsageError(
+      `workload.ipv6 is drop, and the SSH session that starts this agent comes by IPv6 from ` +
+        `${client}: it would end. Come by IPv4, or start the agent as a service`,
+    );
+  }
   const logger = createLogger(config.log);
+  logger.debug({ capabilities: heldCapabilities() }, 'what it may do');
   for (const warning of warnings) logger.warn(warning);
   if (session !== undefined) {
     const exception = formatException(exceptionFor(session));

@@ -1,17 +1,14 @@
 /** Whether this kernel has what the agent needs, by trying, and whether we may use it. */
-import { readFileSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { BPF_PROG_TYPE_SCHED_CLS } from '../../linux/abi/bpf.ts';
 import { exit, mov, R0 } from '../../linux/bpf/asm.ts';
 import { loadProgram } from '../../linux/bpf/load.ts';
 import { hasTcx } from '../../linux/bpf/tcx-link.ts';
 import { features } from '../../linux/feature.ts';
+import { capabilitySet, has } from '../../linux/privileges.ts';
 import { close } from '../../linux/syscall.ts';
+import { neededCapabilities } from '../privileges.ts';
 import { broken, brokenBy, type Finding, fine, risk } from './finding.ts';
-
-/** linux/capability.h */
-const capabilities = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_BPF: 39 } as const;
-const capSysAdmin = 21;
 
 export function kernelFindings(): Finding[] {
   return [version(), ...parts(), capabilitiesFinding(), programs(), hooks()];
@@ -35,13 +32,11 @@ function parts(): Finding[] {
 }
 
 function capabilitiesFinding(): Finding {
-  const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'));
-  const effective = BigInt(`0x${line?.[1] ?? '0'}`);
-  const has = (bit: number) => ((effective >> BigInt(bit)) & 1n) === 1n;
-  const missing = Object.entries(capabilities)
-    .filter(([name, bit]) => !has(bit) && !(name === 'CAP_BPF' && has(capSysAdmin)))
-    .map(([name]) => name);
-  if (missing.length === 0) return fine('capabilities', Object.keys(capabilities).join(', '));
+  const effective = capabilitySet('CapEff');
+  const missing = neededCapabilities.filter(
+    (name) => !has(effective, name) && !(name === 'CAP_BPF' && has(effective, 'CAP_SYS_ADMIN')),
+  );
+  if (missing.length === 0) return fine('capabilities', neededCapabilities.join(', '));
   const advice = 'Run it as root, or give the service these capabilities (docs/install.md).';
   return broken('capabilities', `missing: ${missing.join(', ')}`, advice);
 }

@@ -3,7 +3,12 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { exceptionFor, findSshSession } from '../../cli/ssh-session.ts';
+import {
+  exceptionFor,
+  findIpv6Session,
+  findSshSession,
+  sshConnectionOf,
+} from '../../cli/ssh-session.ts';
 
 type Process = { parent: number; name?: string; environment?: string; inode?: string };
 
@@ -66,4 +71,22 @@ t.test('what is not established, or another process holds, does not count', asyn
   ] as [Record<number, Process>, string][]) {
     t.equal(findSshSession(proc(t, processes, tcp), 9), undefined);
   }
+});
+
+t.test('a session that comes by IPv6 is told', async (t) => {
+  const value = '2001:db8::7 40000 2001:db8::10 2222';
+  const row = line()
+    .replace('0A00010A:', `${'0'.repeat(32)}:`)
+    .replace('076433C6:', `${'1'.repeat(32)}:`);
+  const processes = { 9: { parent: 8 }, 8: { parent: 1, environment: `SSH_CONNECTION=${value}` } };
+  t.equal(findIpv6Session(proc(t, processes, '', row), 9), value);
+  t.equal(findSshSession(proc(t, processes, '', row), 9), undefined);
+  t.equal(findIpv6Session(proc(t, processes, line()), 9), undefined, 'nothing is established');
+  const other = { 9: { parent: 1, environment: said } };
+  t.equal(findIpv6Session(proc(t, other, line(), row), 9), undefined, 'it comes by IPv4');
+});
+
+t.test('what a process is told by its former self', async (t) => {
+  const told = { 9: { parent: 1, environment: `SSH_CONNECTION=${sshConnectionOf(session)}` } };
+  t.same(findSshSession(proc(t, told, line()), 9), session);
 });
