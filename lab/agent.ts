@@ -35,6 +35,8 @@ export type AgentStatus = {
     readonly drift: readonly string[];
   }[];
   readonly drift: readonly string[];
+  /** `TCX` or `clsact`. */
+  readonly attachedBy: string;
   readonly repairs: { readonly latest: readonly { readonly words: string }[] };
   readonly innerMtu: number;
   /** By fate of the packet, such as `redirected`. */

@@ -1,6 +1,6 @@
 /** The host changes around a running agent (needs root). */
 import t, { type Test } from 'tap';
-import type { Agent } from '../../lab/agent.ts';
+import { type Agent, agentCommand } from '../../lab/agent.ts';
 import { compareHostStates, readHostState } from '../../lab/host-state.ts';
 import { join } from '../../lab/namespace.ts';
 import { pause, start as startProgram, until } from '../../lab/program.ts';
@@ -10,8 +10,12 @@ import { type Hairpin, shell, startHairpin } from '../support/hairpin.ts';
 
 const { server } = addresses;
 
-async function start(t: Test, policy: Record<string, unknown> = {}) {
-  const hairpin = await startHairpin(t, { settings: { policy } });
+async function start(
+  t: Test,
+  policy: Record<string, unknown> = {},
+  command: readonly [string, ...string[]] = [agentCommand],
+) {
+  const hairpin = await startHairpin(t, { settings: { policy }, command });
   const before = readHostState(hairpin.topology.workload);
   const agent = await hairpin.startAgent();
   return { agent, before, hairpin, workload: hairpin.topology.workload };
@@ -126,6 +130,22 @@ t.test('others on our hooks are counted, and what they take away is put back', a
   }
   await repaired(agent, /the program on the egress hook of eth0 was taken away/);
   t.ok(await inspected(hairpin, agent));
+  t.equal(await agent.program.stop(), 0);
+  t.same(compareHostStates(before, readHostState(workload)), [], 'the host is as before');
+});
+
+t.test('filters of clsact that others take away are put back', async (t) => {
+  const without = ['/usr/bin/python3', 'test/net/without-tcx.py', agentCommand] as const;
+  const { agent, before, hairpin, workload } = await start(t, {}, without);
+  t.equal((await agent.status())!.attachedBy, 'clsact');
+  t.ok(await inspected(hairpin, agent));
+  const tc = (line: string) => workload.must('tc', line.split(' '));
+  tc('filter del dev eth0 ingress');
+  await repaired(agent, /the program on the ingress hook of eth0 was taken away/);
+  t.ok(await inspected(hairpin, agent), 'without one of its filters');
+  tc('qdisc del dev eth0 clsact');
+  await repaired(agent, /the program on the egress hook of eth0 was taken away/);
+  t.ok(await inspected(hairpin, agent), 'without the clsact');
   t.equal(await agent.program.stop(), 0);
   t.same(compareHostStates(before, readHostState(workload)), [], 'the host is as before');
 });

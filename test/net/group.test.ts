@@ -1,7 +1,7 @@
 // Untimed: another test may run beside this one.
 /** Two protected hosts and one firewall between them: inspected once (needs root). */
 import t, { type Test } from 'tap';
-import { type Agent, startAgent } from '../../lab/agent.ts';
+import { type Agent, agentCommand, startAgent } from '../../lab/agent.ts';
 import { createRunDirectory } from '../../lab/certificates.ts';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
@@ -54,3 +54,26 @@ for (const intraGroup of ['source', 'destination']) {
     t.equal(await count(redirects, 'reinjected'), before);
   });
 }
+
+t.test('a firewall that forwards by its own routes is named', async (t) => {
+  const hairpin = await startHairpin(t, {
+    firewall: 'vxlan',
+    topology: { offloads: 'firewall-off' },
+  });
+  const { firewall, server: outside } = hairpin.topology;
+  const agent = await hairpin.startAgent();
+  t.match(await shell(outside, `ping -n -c 2 -i 0.1 -W 1 ${client}`), '2 received');
+  t.equal(await count(agent, 'packet-looped'), 0);
+  // What comes out of the tunnel is routed like anything else, and so meets the agent again.
+  firewall.ip('rule del iif vx0 lookup 100');
+  await shell(outside, `ping -n -c 4 -i 0.2 -W 0.3 ${client}; true`);
+  t.ok((await count(agent, 'packet-looped')) >= 4);
+  const screen = await shell(
+    hairpin.topology.workload,
+    `${agentCommand} status --socket ${agent.socketPath} || true`,
+  );
+  const words = 'the firewall forwards by its own routes what it should return by the tunnel';
+  t.match(screen.replace(/\s+/g, ' '), words);
+  firewall.ip('rule add iif vx0 lookup 100');
+  t.match(await shell(outside, `ping -n -c 2 -i 0.1 -W 1 ${client}`), '2 received');
+});
