@@ -5,7 +5,8 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
-import type { Agent } from '../../lab/agent.ts';
+import type { Agent, AgentStatus } from '../../lab/agent.ts';
+import type { Namespace } from '../../lab/namespace.ts';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { type Hairpin, shell, startHairpin } from '../support/hairpin.ts';
@@ -26,8 +27,8 @@ function random(state: number): () => number {
 
 type Fault = { readonly name: string; begin(): Promise<unknown>; end(): Promise<unknown> };
 
-function faults({ firewall, topology }: Hairpin, agent: Agent): Fault[] {
-  const { router, transit, workload } = topology;
+function faults(hairpin: Hairpin, agent: Agent): Fault[] {
+  const { router, transit, workload } = hairpin.topology;
   const tc = (line: string) => shell(router, `tc qdisc ${line}; true`);
   const netem = (words: string): Fault => ({
     name: words,
@@ -37,13 +38,18 @@ function faults({ firewall, topology }: Hairpin, agent: Agent): Fault[] {
   return [
     {
       name: 'telemetry refused',
-      begin: () => firewall.command('telemetry refuse'),
-      end: () => firewall.command('telemetry ok'),
+      begin: () => hairpin.firewall.command('telemetry refuse'),
+      end: () => hairpin.firewall.command('telemetry ok'),
     },
     {
       name: 'the firewall is gone',
       begin: () => shell(transit, 'ip link set firewall down'),
       end: () => shell(transit, 'ip link set firewall up'),
+    },
+    {
+      name: 'the firewall is killed and comes back with an empty table',
+      begin: () => hairpin.killFirewall(),
+      end: () => hairpin.restartFirewall(),
     },
     {
       name: 'no route to the firewall',
@@ -90,6 +96,16 @@ function startTraffic({ topology }: Hairpin): () => Promise<void> {
   };
 }
 
+/** What the kernel of a host has counted of UDP (proc(5), net/snmp). */
+async function udpOf(host: Namespace, name: string): Promise<number> {
+  const text = await shell(host, 'cat /proc/self/net/snmp');
+  const [names = [], values = []] = text
+    .split('\n')
+    .filter((line) => line.startsWith('Udp:'))
+    .map((line) => line.split(' '));
+  return Number(values[names.indexOf(name)]);
+}
+
 function held(agent: Agent): { megabytes: number; descriptors: number } {
   const { pid } = agent.program.child;
   const rss = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1];
@@ -98,7 +114,8 @@ function held(agent: Agent): { megabytes: number; descriptors: number } {
 
 t.test(`${seconds} s of faults, seed ${seed}`, { timeout: (seconds + 120) * 1000 }, async (t) => {
   const settings = { limits: { flows: 65_536 } };
-  const hairpin = await startHairpin(t, { settings });
+  // So that a packet is a packet to everyone who counts.
+  const hairpin = await startHairpin(t, { settings, topology: { offloads: 'none' } });
   const agent = await hairpin.startAgent();
   const next = random(seed);
   const stopTraffic = startTraffic(hairpin);
@@ -123,7 +140,19 @@ t.test(`${seconds} s of faults, seed ${seed}`, { timeout: (seconds + 120) * 1000
   const grown = after.megabytes - before.megabytes;
   t.ok(grown < 60, `${grown.toFixed(0)} MB more than at the start`);
 
-  const { counters, drift } = (await agent.status())!;
+  const status = (await agent.status()) as AgentStatus & { readonly tunDropped: number };
+  const { counters, drift, kernel, tunDropped } = status;
+  const { topology } = hairpin;
+  // Fragments that wait for others are counted when they have waited; all have by now.
+  const counted = Object.values(counters).reduce((sum, { packets }) => sum + packets, 0);
+  const came = await udpOf(topology.workload, 'InDatagrams');
+  t.equal(
+    counted,
+    kernel.redirected!.packets - tunDropped + came,
+    'every packet that the kernel handed over and every datagram has one fate',
+  );
+  const answered = await udpOf(topology.firewall, 'OutDatagrams');
+  t.ok(came <= answered, `${came} of ${answered} datagrams of the firewall arrived`);
   t.same(drift, []);
   const ended = Object.entries(counters).map(([name, { packets }]) => `${name} ${packets}`);
   t.comment(ended.join(', '));

@@ -47,9 +47,13 @@ export type HairpinOptions = {
 
 export type Hairpin = {
   readonly topology: Topology;
+  /** The latest, where it was started again. */
   readonly firewall: Firewall;
   readonly certificates: Certificates;
   readonly directory: string;
+  /** SIGKILL to the firewall, and another one without its memory. */
+  killFirewall(): Promise<void>;
+  restartFirewall(): Promise<void>;
   /** Start the agent and wait until it redirects. */
   startAgent(settings?: AgentOptions['settings']): Promise<Agent>;
   /** Start the agent and do not wait. */
@@ -68,12 +72,14 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
   const offloads = options.firewall === 'suricata' ? 'firewall-off' : 'all';
   const topology = createTopology({ offloads, ...options.topology });
   t.teardown(() => topology.remove());
-  const firewall = await startFirewall(topology, options, {
-    encapsulation,
-    certificates,
-    directory,
-    answer: options.answer ?? 'plain',
-  });
+  const start = () =>
+    startFirewall(topology, options, {
+      encapsulation,
+      certificates,
+      directory,
+      answer: options.answer ?? 'plain',
+    });
+  let firewall = await start();
   t.teardown(() => firewall.stop());
   let agents = 0;
   const launchAgent = (settings: AgentOptions['settings'] = {}, top: AgentOptions['top'] = {}) => {
@@ -96,7 +102,16 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
   };
   return {
     topology,
-    firewall,
+    get firewall() {
+      return firewall;
+    },
+    killFirewall: async () => {
+      firewall.program.signal('SIGKILL');
+      await firewall.program.ended;
+    },
+    restartFirewall: async () => {
+      firewall = await start();
+    },
     certificates,
     directory,
     launchAgent,
