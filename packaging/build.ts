@@ -11,6 +11,7 @@ import { createRequire } from 'node:module';
 import { basename, dirname, resolve } from 'node:path';
 import { arch, execPath } from 'node:process';
 import { licensesOf } from './licenses.ts';
+import { type CycloneDx, sbomOf } from './sbom.ts';
 
 /** Of esbuild, what is used here. */
 type Build = (options: {
@@ -47,6 +48,7 @@ type Sea = (
   },
 ) => Promise<void>;
 
+const load = createRequire(resolve('packaging/package.json'));
 const embedded = resolve('packaging/embedded');
 const bundles = resolve('dist/bundle');
 const output = resolve('dist/microperimeter');
@@ -130,8 +132,10 @@ async function bundle(build: Build): Promise<void> {
     metafile: true,
   });
   const others = ['node_modules/koffi', resolve(dirname(execPath), '..')];
-  const licenses = licensesOf(Object.keys(metafile.inputs), others);
-  writeFileSync(resolve(bundles, 'third-party-licenses.txt'), licenses);
+  const files = Object.keys(metafile.inputs);
+  writeFileSync(resolve(bundles, 'third-party-licenses.txt'), licensesOf(files, others));
+  const library = load('@cyclonedx/cyclonedx-library') as CycloneDx;
+  writeFileSync(`${output}.cdx.json`, await sbomOf(library, files, others));
 }
 
 function bundleOf(entryPoint: string): string {
@@ -167,7 +171,6 @@ async function inject(sea: Sea): Promise<void> {
   renameSync(unfinished, output);
 }
 
-const load = createRequire(resolve('packaging/package.json'));
 mkdirSync(bundles, { recursive: true });
 await bundle((load('esbuild') as { build: Build }).build);
 await inject((load('@yao-pkg/pkg/lib-es5/sea') as { default: Sea }).default);

@@ -9,8 +9,18 @@ const packageDirectory = /^.*\/?node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/;
  * @param others directories of packages that are in the binary another way
  */
 export function licensesOf(files: readonly string[], others: readonly string[]): string {
+  return packageDirectories(files, others)
+    .map(licenseOf)
+    .join(`\n${'-'.repeat(80)}\n\n`);
+}
+
+/** Of each package once; parameters as above. */
+export function packageDirectories(
+  files: readonly string[],
+  others: readonly string[],
+): readonly string[] {
   const bundled = files.flatMap((file) => packageDirectory.exec(file)?.[0] ?? []);
-  return [...new Set([...others, ...bundled])].map(licenseOf).join(`\n${'-'.repeat(80)}\n\n`);
+  return [...new Set([...others, ...bundled])];
 }
 
 function licenseOf(directory: string): string {

@@ -3,6 +3,7 @@
 # calls it. The binary must not be stripped: that takes the agent out of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. packaging/stage.sh
 
 command -v dpkg-deb >/dev/null || {
   echo "A Debian package is made by dpkg-deb, which is not here: apt install dpkg" >&2
@@ -15,16 +16,7 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 chmod 755 "$tree"
 
-install -D -m 755 dist/microperimeter "$tree/usr/bin/microperimeter"
-install -d "$tree/usr/lib/systemd/system"
-install -m 644 packaging/systemd/* "$tree/usr/lib/systemd/system"
-install -D -m 640 packaging/config.yaml "$tree/etc/microperimeter/config.yaml"
-doc=$tree/usr/share/doc/microperimeter
-install -d "$doc"
-install -m 644 README.md docs/*.md "$doc"
-install -m 644 LICENSE "$doc/copyright"
-install -m 644 dist/bundle/third-party-licenses.txt "$doc"
-
+stage "$tree"
 install -d "$tree/DEBIAN"
 for script in postinst prerm postrm; do
   install -m 755 "packaging/deb/$script" "$tree/DEBIAN/$script"

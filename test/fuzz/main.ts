@@ -22,18 +22,21 @@ import { reinject, reinjectCanary } from './reinject.ts';
 import { corpusFolder, failedSuffix, type SavedCase } from './samples.ts';
 import { sequences, tableCanary } from './sequences.ts';
 import type { Fuzzer, Trial } from './trial.ts';
+import { tunnels, tunnelsCanary } from './tunnels.ts';
 
 const fuzzers: readonly Fuzzer[] = [
   parsers,
   redirect,
   reinject,
   sequences,
+  tunnels,
   classifier,
   config,
   parserCanary,
   redirectCanary,
   reinjectCanary,
   tableCanary,
+  tunnelsCanary,
   classifierCanary,
   configCanary,
 ];

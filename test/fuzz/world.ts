@@ -30,6 +30,7 @@ import { Peers } from '../../engine/peers.ts';
 import { Tap, TapPoint, TapReader, TapWord, tapHeaderBytes } from '../../engine/tap.ts';
 import { decodeVirtioHeader } from '../../linux/tun.ts';
 import { Reason } from '../../parsers/reason.ts';
+import type { Encapsulation } from '../../tunnel/encapsulation.ts';
 import { createGeneve } from '../../tunnel/geneve.ts';
 import type { Pieces } from '../../tunnel/pieces.ts';
 import { FakeCarrier, FakeClock, FakeSteering } from '../fakes/io.ts';
@@ -224,7 +225,18 @@ export type WorldOptions = {
   readonly policy: Policy;
   readonly flows: number;
   readonly mtu: number;
+  /** GENEVE with an option of ours unless told. */
+  readonly encapsulation?: Encapsulation;
 };
+
+/** Decoded by judges of their own (decode.ts). */
+const ours = createGeneve({
+  port: 6081,
+  vni: 48813,
+  optionClass: 0xfff1,
+  optionType: 0x20,
+  inner: 'ipv4',
+});
 
 /** @param arena of createFuzzArena; what another world had in it is gone */
 export function createWorld(arena: FuzzArena, options: WorldOptions) {
@@ -234,13 +246,7 @@ export function createWorld(arena: FuzzArena, options: WorldOptions) {
   const clock = new FakeClock();
   const steering = new FakeSteering();
   const readiness = { wait: () => false };
-  const encapsulation = createGeneve({
-    port: 6081,
-    vni: 48813,
-    optionClass: 0xfff1,
-    optionType: 0x20,
-    inner: 'ipv4',
-  });
+  const { encapsulation = ours } = options;
   const flowMemory = new SharedArrayBuffer(flowColumnsByteLength(options.flows));
   const firewallMemory = new SharedArrayBuffer(firewallColumnsByteLength(1));
   const carrier = new FakeCarrier();

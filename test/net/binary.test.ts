@@ -6,6 +6,8 @@
 import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
+  existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -18,13 +20,14 @@ import { join } from 'node:path';
 import t from 'tap';
 import { pinDirectory } from '../../cli/host-policy.ts';
 import { version } from '../../cli/version.ts';
+import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { ping, requestWeb, startWebServer } from '../../lab/traffic.ts';
 import { shell, startHairpin } from '../support/hairpin.ts';
 
 const noRegistry = 75;
 
-const built = spawnSync('scripts/package', ['--deb', '--built'], {
+const built = spawnSync('scripts/package', ['--deb', '--rpm', '--built'], {
   encoding: 'utf8',
   env: { ...process.env, NODE_OPTIONS: '' },
 });
@@ -33,6 +36,7 @@ if (built.status === noRegistry && process.env.CI === undefined) {
   process.exit();
 }
 const deb = /dist\/\S+\.deb$/m.exec(built.stdout)?.[0] ?? '';
+const rpm = /dist\/\S+\.rpm$/m.exec(built.stdout)?.[0] ?? '';
 t.equal(built.status, 0, `scripts/package: ${built.stderr}`);
 const directory = mkdtempSync(join(tmpdir(), 'microperimeter-binary-'));
 t.teardown(() => rmSync(directory, { recursive: true }));
@@ -54,7 +58,8 @@ t.test('it runs where there is no Node, and nothing beside it', async (t) => {
 t.test('sums lie beside it', async (t) => {
   const sums = spawnSync('sha256sum', ['-c', 'SHA256SUMS'], { cwd: 'dist', encoding: 'utf8' });
   t.equal(sums.status, 0, sums.stderr);
-  for (const file of ['microperimeter', '.deb']) t.ok(sums.stdout.includes(`${file}: OK`), file);
+  for (const file of ['microperimeter', 'microperimeter.cdx.json', '.deb', '.rpm'])
+    t.ok(sums.stdout.includes(`${file}: OK`), file);
 });
 
 t.test('NODE_OPTIONS brings no code into it', async (t) => {
@@ -137,6 +142,9 @@ t.test('the Debian package', async (t) => {
       'etc/microperimeter/config.yaml',
       'usr/share/doc/microperimeter/install.md',
       'usr/share/doc/microperimeter/copyright',
+      'usr/share/doc/microperimeter/microperimeter.cdx.json',
+      'usr/share/man/man1/microperimeter.1.gz',
+      'usr/share/bash-completion/completions/microperimeter',
     ]),
   );
   const read = (file: string) => readFileSync(join(root, file), 'utf8');
@@ -151,4 +159,111 @@ t.test('the Debian package', async (t) => {
   t.equal(installed.stdout.toString().trim(), version, 'the binary in it is whole');
   const licenses = read('usr/share/doc/microperimeter/third-party-licenses.txt');
   for (const name of ['koffi', 'node-linux-', 'zod', 'pino']) t.match(licenses, name);
+});
+
+t.test('the bill of materials names what the licenses are of', async (t) => {
+  const bill = JSON.parse(readFileSync('dist/microperimeter.cdx.json', 'utf8'));
+  t.match(bill, {
+    bomFormat: 'CycloneDX',
+    metadata: { component: { name: 'microperimeter', version } },
+  });
+  const components = bill.components as { name: string; version: string; purl: string }[];
+  const licenses = readFileSync('dist/bundle/third-party-licenses.txt', 'utf8');
+  for (const { name, purl, version: of } of components) {
+    t.ok(licenses.includes(`${name} ${of} (`), name);
+    t.match(purl, /^pkg:npm\//);
+  }
+  for (const name of ['koffi', 'zod', 'yaml', 'ink', 'react', 'pino']) {
+    t.ok(
+      components.some((component) => component.name === name),
+      name,
+    );
+  }
+});
+
+t.test('the RPM has the same files, and scripts that are shell', async (t) => {
+  const ask = (...words: string[]) =>
+    spawnSync('rpm', ['-qp', ...words, rpm], { encoding: 'utf8' });
+  const inRpm = ask('-l').stdout.trim().split('\n');
+  const inDeb = spawnSync('dpkg-deb', ['-c', deb], { encoding: 'utf8' })
+    .stdout.split('\n')
+    .filter((line) => line.startsWith('-'))
+    .map((line) => line.split(/\s+/)[5]!.slice(1));
+  t.same(inRpm.filter((path) => path !== '/usr/share/doc/microperimeter').sort(), inDeb.sort());
+  t.match(ask('--configfiles').stdout, '/etc/microperimeter/config.yaml');
+  for (const part of ['POSTIN', 'PREUN', 'POSTUN']) {
+    const script = ask('--queryformat', `%{${part}}`).stdout;
+    t.match(script, '/run/systemd/system');
+    t.equal(spawnSync('sh', ['-n'], { input: script }).status, 0, part);
+  }
+  const root = join(directory, 'rpm-root');
+  const install = spawnSync('rpm', ['--root', root, '--nodeps', '--noscripts', '-i', rpm], {
+    encoding: 'utf8',
+  });
+  t.equal(install.status, 0, install.stderr);
+  const installed = spawnSync(join(root, 'usr/bin/microperimeter'), ['version']);
+  t.equal(installed.stdout.toString().trim(), version, 'the binary in it is whole');
+});
+
+/** dpkg on a root of its own: its scripts run here, where there is no systemd for them. */
+function dpkg(root: string, ...words: string[]) {
+  const options = [
+    `--root=${root}`,
+    '--force-script-chrootless',
+    '--force-depends',
+    '--force-confold',
+  ];
+  return spawnSync('dpkg', [...options, ...words], { encoding: 'utf8' });
+}
+
+t.test('an upgrade under load: no connection is lost', async (t) => {
+  const root = join(directory, 'host');
+  for (const path of ['info', 'updates'])
+    mkdirSync(join(root, 'var/lib/dpkg', path), { recursive: true });
+  writeFileSync(join(root, 'var/lib/dpkg/status'), '');
+  const first = dpkg(root, '-i', deb);
+  t.equal(first.status, 0, first.stderr);
+  const program = join(root, 'usr/bin/microperimeter');
+  const hairpin = await startHairpin(t, { command: [program], top: { default: 'redirect' } });
+  const { topology } = hairpin;
+  const agent = await hairpin.startAgent();
+  const sink = shell(topology.server, 'socat -u TCP-LISTEN:9000,reuseaddr -');
+  await pause(300);
+  const lines = 'for i in $(seq 700); do echo $i; sleep 0.02; done';
+  const source = shell(topology.workload, `${lines} | socat -u - TCP:${addresses.server}:9000`);
+  await pause(1000);
+
+  const unpacked = join(directory, 'next');
+  spawnSync('dpkg-deb', ['-R', deb, unpacked]);
+  const control = join(unpacked, 'DEBIAN/control');
+  writeFileSync(
+    control,
+    readFileSync(control, 'utf8').replace(`Version: ${version}`, 'Version: 99'),
+  );
+  const next = join(directory, 'next.deb');
+  const pack = ['--root-owner-group', '-Znone', '--build', unpacked, next];
+  t.equal(spawnSync('dpkg-deb', pack).status, 0);
+  writeFileSync(join(root, 'etc/microperimeter/config.yaml'), '# mine\n');
+  const upgrade = dpkg(root, '-i', next);
+  t.equal(upgrade.status, 0, upgrade.stderr);
+  t.match(dpkg(root, '-s', 'microperimeter').stdout, /Version: 99/);
+  t.equal((await agent.status())?.state, 'redirecting', 'the running agent goes on');
+  t.equal(readFileSync(join(root, 'etc/microperimeter/config.yaml'), 'utf8'), '# mine\n');
+
+  // What `systemctl restart` does.
+  t.equal(await agent.program.stop(), 0);
+  const after = await hairpin.startAgent();
+  await source;
+  t.equal((await sink).split('\n').length, 700, 'the connection has lived through both');
+  t.match(await ping(topology.workload, addresses.server, 2), 2);
+  t.equal(await after.program.stop(), 0);
+
+  t.equal(dpkg(root, '-r', 'microperimeter').status, 0);
+  t.notOk(existsSync(program));
+  t.ok(
+    existsSync(join(root, 'etc/microperimeter/config.yaml')),
+    'removed, its configuration stays',
+  );
+  t.equal(dpkg(root, '-P', 'microperimeter').status, 0);
+  t.notOk(existsSync(join(root, 'etc/microperimeter/config.yaml')), 'purged, it does not');
 });
