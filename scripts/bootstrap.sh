@@ -98,8 +98,17 @@ bootstrap_package() {
   rsync | traceroute) echo "$1 traffic as it is" ;;
   bind9-dnsutils) echo "dig DNS requests" ;;
   libpcap-dev) echo "/usr/include/pcap.h the optional capture modules" ;;
-  openssh-server) echo "/usr/sbin/sshd a way in that must not be lost" ;;
-  openssh-client) echo "ssh its other end" ;;
+  nfs-ganesha) echo "ganesha.nfsd an NFS server" ;;
+  nfs-ganesha-vfs)
+    echo "/usr/share/doc/nfs-ganesha-vfs/copyright files for it to serve"
+    ;;
+  libnfs-utils) echo "nfs-cp an NFS client" ;;
+  python3-seccomp)
+    echo "/usr/share/doc/python3-seccomp/copyright filters of system calls, as systemd has them"
+    ;;
+  rpm) echo "rpmbuild RPM packages" ;;
+  prometheus) echo "promtool rules and metrics as Prometheus reads them" ;;
+  ansible-lint | yamllint) echo "$1 lint of the recipes in packaging/" ;;
   mandoc) echo "mandoc a lint of the manual page" ;;
   python3 | make) echo "$1 building optional native modules" ;;
   g++) echo "g++ building optional native modules" ;;

@@ -36,8 +36,9 @@ type How = { readonly run: string; readonly code: number } | { readonly testedBy
 const known: readonly [RegExp, How][] = [
   [/^\.\/scripts\/lab\b/, { testedBy: 'test/net/lab.test.ts' }],
   [/^\.\/scripts\/test\b/, { testedBy: '.ci/run' }],
-  [/^\.\/scripts\/package( --deb)?$/, { testedBy: 'test/net/binary.test.ts' }],
+  [/^\.\/scripts\/package( --deb| --rpm)?$/, { testedBy: 'test/net/binary.test.ts' }],
   [/^dist\/microperimeter version$/, { testedBy: 'test/net/binary.test.ts' }],
+  [/^dnf install \.\/dist\/microperimeter-\S+\.rpm$/, { testedBy: 'test/net/binary.test.ts' }],
   [/^apt install \.\/dist\/microperimeter_\S+\.deb$/, { testedBy: 'test/net/binary.test.ts' }],
   [
     /^systemctl (enable --now|status|reload) microperimeter$/,

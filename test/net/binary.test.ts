@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import t from 'tap';
 import { pinDirectory } from '../../cli/host-policy.ts';
 import { version } from '../../cli/version.ts';
@@ -159,6 +159,32 @@ t.test('the Debian package', async (t) => {
   t.equal(installed.stdout.toString().trim(), version, 'the binary in it is whole');
   const licenses = read('usr/share/doc/microperimeter/third-party-licenses.txt');
   for (const name of ['koffi', 'node-linux-', 'zod', 'pino']) t.match(licenses, name);
+});
+
+t.test('the image needs nothing but glibc and libstdc++', async (t) => {
+  const root = join(directory, 'image');
+  const recipe = readFileSync('packaging/container/Containerfile', 'utf8');
+  for (const [, words] of recipe.matchAll(/^COPY (.*)$/gm)) {
+    const places = words!.split(' ');
+    const target = join(root, places.pop()!);
+    mkdirSync(places.length > 1 ? target : dirname(target), { recursive: true });
+    for (const place of places) {
+      copyFileSync(join('dist', place), places.length > 1 ? join(target, basename(place)) : target);
+    }
+  }
+  const libraries = spawnSync('ldd', ['dist/microperimeter'], { encoding: 'utf8' }).stdout;
+  for (const [, path] of libraries.matchAll(/(?:=> |^\s*)(\/\S+)/gm)) {
+    mkdirSync(dirname(join(root, path!)), { recursive: true });
+    copyFileSync(path!, join(root, path!));
+  }
+  mkdirSync(join(root, 'tmp'));
+  mkdirSync(join(root, 'etc/microperimeter'), { recursive: true });
+  copyFileSync('packaging/config.yaml', join(root, 'etc/microperimeter/config.yaml'));
+  const entry = /^ENTRYPOINT \["(.*)"\]$/m.exec(recipe)![1]!;
+  const check = spawnSync('chroot', [root, entry, 'check', '/etc/microperimeter/config.yaml'], {
+    encoding: 'utf8',
+  });
+  t.equal(check.status, 0, check.stderr);
 });
 
 t.test('the bill of materials names what the licenses are of', async (t) => {
