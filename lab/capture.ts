@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Namespace } from './namespace.ts';
-import { type Program, pause, run, start, until } from './program.ts';
+import { type Program, pause, start, until } from './program.ts';
 
 export type CaptureOptions = {
   readonly interface?: string;
@@ -47,12 +47,15 @@ export class Capture {
     const columns = fields.flatMap((field) => ['-e', field]);
     const settings = [...tsharkSettings, ...checksumSettings, ...portSettings];
     const args = ['-n', '-r', this.path, ...settings, '-Y', displayFilter, '-T', 'fields'];
-    const { code, output, errors } = await run(this.host, 'tshark', [...args, ...columns]);
-    if (code !== 0) throw new Error(`tshark: ${errors.trim()}`);
-    return output
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => line.split('\t'));
+    const rows: string[][] = [];
+    // Line by line: what is collected as a whole is only its end.
+    const onLine = (line: string) => {
+      if (line !== '') rows.push(line.split('\t'));
+    };
+    const tshark = start(this.host, 'tshark', [...args, ...columns], { onLine });
+    tshark.child.stdin?.end();
+    if ((await tshark.ended) !== 0) throw new Error(`tshark: ${tshark.errors.trim()}`);
+    return rows;
   }
 
   async count(displayFilter: string): Promise<number> {

@@ -66,6 +66,13 @@ t.test('as root it gives up all others by itself, in every thread', async (t) =>
   t.equal(await pinning.program.stop(), 0);
 });
 
+t.test('three capabilities carry flows in the kernel, too', async (t) => {
+  const hairpin = await startHairpin(t, { top: { acceleration: 'kernel' } });
+  const agent = await hairpin.startAgent();
+  t.match(await agent.status(), { acceleration: { by: 'kernel', reason: '' } });
+  t.equal(await agent.program.stop(), 0);
+});
+
 t.test('it needs no system call that its unit forbids', async (t) => {
   const set = names.map((name) => `+${name}`).join(',');
   const limits = [`--bounding-set=-all,${set}`, '--no-new-privs'];

@@ -26,7 +26,12 @@ function bash(line: string, fakes: Record<string, string> = {}) {
       '-c',
       `. ${root}/scripts/bootstrap.sh; bootstrap_guard=$bin/guard; ${line}`,
     ],
-    { encoding: 'utf8', env: { ...process.env, PATH: `${bin}:${process.env.PATH}`, bin } },
+    // A socket as its standard input would make bash read its start-up files, as for rshd.
+    {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, PATH: `${bin}:${process.env.PATH}`, bin },
+    },
   );
   return { status, stdout, stderr };
 }

@@ -226,6 +226,8 @@ export function readPorts(direction: Direction): Item[] {
     add.imm(R2, ethernetLength),
     jeq.imm(R8, IPPROTO_TCP, 'read-tcp'),
     jne.imm(R8, IPPROTO_UDP, 'control'),
+    // Without CAP_PERFMON nothing may be read that was not written, in whichever branch.
+    storeImmediate32(R10, tcpFlagsAt - 1, 0),
     ...readPacketFromR2(transportAt, transportLength.udp),
     jne.imm(R0, 0, 'control'),
     goto('may-look-up'),
