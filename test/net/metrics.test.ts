@@ -1,9 +1,12 @@
 // Untimed: another test may run beside this one.
 /** The page for Prometheus, asked by curl (needs root). */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { ping } from '../../lab/traffic.ts';
+import { observedMetrics } from '../support/dashboard.ts';
 import { shell, startHairpin } from '../support/hairpin.ts';
 
 const listen = { metrics: { listen: '127.0.0.1:9469' } };
@@ -35,6 +38,15 @@ t.test('metrics say what status says', async (t) => {
   t.ok(value('microperimeter_kernel_packets_total{what="redirected"}') >= 6);
   t.match(text, /^# TYPE microperimeter_packets_total counter$/m);
   t.match(text, /^microperimeter_build_info\{version="[\d.]+"\} 1$/m);
+  for (const name of observedMetrics()) {
+    t.match(text, `\n${name}`, 'what dashboard and alerts ask for is there');
+  }
+  const page = readFileSync('docs/observability.md', 'utf8');
+  for (const [, name] of text.matchAll(/^# TYPE (\S+)/gm)) t.match(page, `\`${name}\``);
+  const checked = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  if (checked.error === undefined || process.env.CI !== undefined) {
+    t.equal(`${checked.stdout}${checked.stderr}`, '', 'promtool finds nothing');
+  }
   await hairpin.firewall.command('telemetry refuse');
   await agent.reach('closed', 5000);
   t.match(await shell(workload, 'curl -sf http://127.0.0.1:9469/metrics'), /gate_open 0/);

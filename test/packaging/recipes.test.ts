@@ -28,7 +28,8 @@ function lint(command: string, args: readonly string[], cwd = '.'): string {
 }
 
 t.test('yamllint and ansible-lint find nothing', async (t) => {
-  const files = ['kubernetes', 'cloud-init', 'ansible'].map((name) => `packaging/${name}`);
+  const folders = ['kubernetes', 'cloud-init', 'ansible', 'observability'];
+  const files = folders.map((name) => `packaging/${name}`);
   t.equal(lint('yamllint', ['-s', '-c', 'packaging/.yamllint', ...files]), '');
   const ansible = 'packaging/ansible';
   t.equal(lint('ansible-lint', ['--offline', '-q', 'site.yml', 'roles'], ansible), '');
