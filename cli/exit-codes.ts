@@ -51,7 +51,7 @@ const codes: Readonly<
   ERR_ALREADY_RUNNING: ExitCode.AlreadyRunning,
   ERR_CONTROL_NOT_PERMITTED: ExitCode.NotPermitted,
   ERR_CONTROL_SOCKET: ExitCode.Unexpected,
-  ERR_METRICS_ADDRESS: ExitCode.Network,
+  ERR_LISTEN_ADDRESS: ExitCode.Network,
 };
 
 export function exitCodeOf(error: unknown): ExitCode {

@@ -8,7 +8,7 @@ export type ControlErrorCode =
   | 'ERR_ALREADY_RUNNING'
   | 'ERR_CONTROL_NOT_PERMITTED'
   | 'ERR_CONTROL_SOCKET'
-  | 'ERR_METRICS_ADDRESS';
+  | 'ERR_LISTEN_ADDRESS';
 
 export class ControlError extends Error {
   readonly code: ControlErrorCode;

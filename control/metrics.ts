@@ -88,7 +88,7 @@ function listen(server: Server, address: string, port: number): Promise<void> {
       const errno = errnoNameOf(error);
       reject(
         new ControlError(
-          'ERR_METRICS_ADDRESS',
+          'ERR_LISTEN_ADDRESS',
           `metrics cannot listen on ${address}:${port} (${errno})`,
           'Choose another address or port by metrics.listen in the configuration.',
         ),

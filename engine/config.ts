@@ -176,7 +176,13 @@ export type Config = {
     /** Look for the next packet for a moment before sleeping, where one is expected. */
     readonly busyPoll: boolean;
   };
-  readonly control: { readonly socket: string };
+  readonly control: {
+    readonly socket: string;
+    /** The status page: an address of 127.0.0.0/8; tokenFile empty: read only. Undefined: none. */
+    readonly http:
+      | { readonly address: string; readonly port: number; readonly tokenFile: string }
+      | undefined;
+  };
   /** Where Prometheus may ask; undefined: nowhere. */
   readonly metrics: { readonly address: string; readonly port: number } | undefined;
   readonly log: {

@@ -107,6 +107,7 @@ bootstrap_package() {
     echo "/usr/share/doc/python3-seccomp/copyright filters of system calls, as systemd has them"
     ;;
   rpm) echo "rpmbuild RPM packages" ;;
+  chromium) echo "chromium a browser for the status page" ;;
   prometheus) echo "promtool rules and metrics as Prometheus reads them" ;;
   ansible-lint | yamllint) echo "$1 lint of the recipes in packaging/" ;;
   mandoc) echo "mandoc a lint of the manual page" ;;

@@ -11,6 +11,7 @@ import { compileInThread } from '../compile-thread.ts';
 import { formatException } from '../config/text.ts';
 import { ExitCode } from '../exit-codes.ts';
 import { createLogger } from '../log.ts';
+import { startStatusPage } from '../page.ts';
 import { giveUpPrivileges, heldCapabilities } from '../privileges.ts';
 import { Reloader } from '../reload.ts';
 import { Service } from '../service.ts';
@@ -64,16 +65,19 @@ export async function run(options: { config: string }): Promise<number> {
   const reload = (askedBy: string, reclassify = false) =>
     service.whileReloading(() => reloader.reload(askedBy, reclassify));
   const forget = listenToSignals(stop, reload);
+  const flows = (query: URLSearchParams) => agent?.flows(query) ?? { matching: 0, flows: [] };
+  const status = () =>
+    agent === undefined
+      ? { state: 'starting' }
+      : { ...agent.status(exceptions.length), configuration: reloader.status() };
   let control: ControlServer | undefined;
+  let page: { close(): Promise<void> } | undefined;
   let metrics: MetricsServer | undefined;
   try {
     // First, because it tells whether another agent runs, before anything in the kernel is touched.
     control = await startControlServer(config.control.socket, {
-      status: () =>
-        agent === undefined
-          ? { state: 'starting' }
-          : { ...agent.status(exceptions.length), configuration: reloader.status() },
-      flows: (query) => agent?.flows(query) ?? { matching: 0, flows: [] },
+      status,
+      flows,
       capture: (query) => agent?.capture(query),
       reload: (reclassify) => reload(controlSocket, reclassify),
       apply: (candidate, seconds, reclassify) =>
@@ -82,6 +86,11 @@ export async function run(options: { config: string }): Promise<number> {
       rollback: () => reloader.rollBack(`asked by ${controlSocket}`),
       configuration: () => reloader.configuration(),
       stop: () => stop.ask(controlSocket),
+    });
+    page = await startStatusPage(config, file, {
+      status,
+      flows,
+      reload: () => reload('the status page'),
     });
     const running = await assemble(compiled, logger);
     agent = running;
@@ -101,6 +110,7 @@ export async function run(options: { config: string }): Promise<number> {
     throw error;
   } finally {
     await metrics?.close();
+    await page?.close();
     await control?.close();
     forget();
     reloader.close();

@@ -142,6 +142,10 @@ export const endpoint = parsed(
   { pattern: `^${quad}:\\d{1,5}$` },
   parseEndpoint,
 );
+export const loopback = endpoint.refine(
+  ({ address: text }) => text.startsWith('127.'),
+  'must be an address of this host alone (127.0.0.0/8): reach it by ssh -L',
+);
 export const mac = parsed(
   'a MAC address such as 02:00:00:00:00:01',
   { pattern: '^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$' },

@@ -180,6 +180,7 @@ function checkSections(
 function toConfig(known: Sections, rules: Config['rules']): Config {
   const { group, interfaces, management, ipv6 } = known.workload;
   const { acceleratedFlows, busyPoll, flows, workers } = known.limits;
+  const { control } = known;
   return {
     workload: { interfaces, management, group, ipv6 },
     firewalls: known.firewalls,
@@ -191,7 +192,10 @@ function toConfig(known: Sections, rules: Config['rules']): Config {
     rules,
     acceleration: known.acceleration,
     limits: { flows, acceleratedFlows, busyPoll, workers },
-    control: known.control,
+    control: {
+      socket: control.socket,
+      http: control.http.listen && { ...control.http.listen, tokenFile: control.http.tokenFile },
+    },
     metrics: known.metrics.listen,
     log: known.log,
   };

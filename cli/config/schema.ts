@@ -20,6 +20,7 @@ import {
   exception,
   identifier,
   integer,
+  loopback,
   mac,
   notYet,
   percentage,
@@ -318,6 +319,7 @@ export const sections = {
       `an absolute path of at most ${limits.socketPath.max} bytes`,
       new RegExp(`^/[^\\0]{1,${limits.socketPath.max - 1}}$`),
     ).default(defaults.control.socket),
+    http: block({ listen: loopback.optional(), tokenFile: path.default('') }),
   }),
   metrics: block({ listen: endpoint.optional() }),
   log: block({

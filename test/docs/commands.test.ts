@@ -54,6 +54,7 @@ const known: readonly [RegExp, How][] = [
   [/^npm (run (build|check|check:net|format)|test)\b/, { testedBy: 'package.json' }],
   [/^(bin\/)?microperimeter check config\.yaml$/, { run: `check ${config}`, code: 0 }],
   [/^(bin\/)?microperimeter run --config\b/, { testedBy: 'test/net/hairpin.test.ts' }],
+  [/^ssh -L 9478:/, { testedBy: 'test/net/page.test.ts' }],
   [/^microperimeter capture --?[cdw]/, { testedBy: 'test/net/capture.test.ts' }],
   [/^microperimeter capture learn \S+$/, { testedBy: 'test/cli/learn.test.ts' }],
   [/^microperimeter doctor\b/, { testedBy: 'test/net/doctor.test.ts' }],

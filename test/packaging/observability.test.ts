@@ -1,4 +1,4 @@
-/** Alert rules and the dashboard, as Prometheus reads them; test/net/metrics.test.ts has the names. */
+/** Alert rules and the dashboard, as Prometheus reads them; names: test/net/metrics.test.ts. */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
