@@ -24,7 +24,7 @@ const entries: readonly RegExp[] = [
   embedded,
   // Programs that tests start in a namespace.
   /^test\/net\/(cap-watcher|raw-sender|segment-sender|steering-agent|tcx-intruder)\.ts$/,
-  /^scripts\/(test|tidy|abi-golden)\.ts$/,
+  /^scripts\/(test|tidy|abi-golden|terminal-picture)\.ts$/,
 ];
 
 const reasonFile = 'parsers/reason.ts';
