@@ -209,8 +209,11 @@ export class Decider {
   ): string {
     if (rule === builtInRule) return 'all stay in the kernel';
     if (verdict === 'redirect') {
-      const { mode } = this.config.policy;
-      return mode === 'observe' ? 'user space, which counts' : 'user space, by way of the firewall';
+      const { acceleration, policy } = this.config;
+      if (policy.mode === 'observe') return 'user space, which counts';
+      return acceleration === 'kernel' && hasPorts(protocol)
+        ? 'the kernel, by way of the firewall, once it is established; user space until then'
+        : 'user space, by way of the firewall';
     }
     if (verdict === 'pass' && this.networks.some((network) => contains(network, remote))) {
       return 'all stay in the kernel: everything with this network passes';

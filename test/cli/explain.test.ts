@@ -115,6 +115,17 @@ earlier rules that do not match:
   });
 });
 
+t.test('with acceleration the kernel carries what is established', async (t) => {
+  const decider = new Decider(readConfig(file({ x: 'acceleration: kernel' }), 'f'), links);
+  const laterPackets = (words: string) =>
+    decider.explain(connection(words, 0), undefined).laterPackets;
+  t.match(
+    laterPackets('tcp 10.1.0.9:4000 10.2.0.7:80'),
+    /^the kernel, by way of the firewall, once/,
+  );
+  t.equal(laterPackets('icmp 10.1.0.9 10.2.0.7'), 'user space, by way of the firewall');
+});
+
 t.test('what mode, roll-out, MTU and whole networks change', async (t) => {
   const words = 'tcp 10.1.0.9:41000 10.2.0.7:5432';
   const explain = (x: string) =>
