@@ -150,7 +150,7 @@ export const SteeringMode = { Pass: 0, Redirect: 1, Drop: 2, RedirectAll: 3 } as
 export type SteeringMode = (typeof SteeringMode)[keyof typeof SteeringMode];
 
 /** What the kernel programs remember of a flow. */
-export const KernelVerdict = { Pass: 1, Drop: 2, Carry: 3 } as const;
+export const KernelVerdict = { Ask: 0, Pass: 1, Drop: 2, Carry: 3 } as const;
 export type KernelVerdict = (typeof KernelVerdict)[keyof typeof KernelVerdict];
 
 /** The steering programs in the kernel, as far as the data path speaks to them. */

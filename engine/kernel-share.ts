@@ -18,9 +18,20 @@ function hasPorts({ kind, protocol }: FlowKey): boolean {
 export function teachKernel(path: Path, key: FlowKey, verdict: Verdict, direction: Direction) {
   if (verdict === Verdict.PassBuiltIn || verdict === Verdict.Observe) return;
   if (path.gate === GateView.Closed || !hasPorts(key)) return;
+  tell(path, key, verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass, direction);
+}
+
+/**
+ * A connection begins in fragments. At a SYN the programs forget what they know of an earlier one
+ * with its ports, but they do not look into fragments.
+ */
+export function unteachKernel(path: Path, key: FlowKey, direction: Direction): void {
+  tell(path, key, KernelVerdict.Ask, direction);
+}
+
+function tell(path: Path, key: FlowKey, kernel: KernelVerdict, direction: Direction): void {
   const { destination, destinationPort, protocol, source, sourcePort } = key;
   const { steering } = path.io;
-  const kernel = verdict === Verdict.Drop ? KernelVerdict.Drop : KernelVerdict.Pass;
   if (direction === Direction.Egress) {
     steering.remember(source, destination, sourcePort, destinationPort, protocol, kernel);
   } else {

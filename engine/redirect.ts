@@ -29,7 +29,7 @@ import { noFlow, OnFailure, Verdict } from './flows.ts';
 import { type Handover, isFragment, Stage } from './handover.ts';
 import { HeldFragments } from './held-fragments.ts';
 import { type Direction, Gso, type PacketBatch, type PacketDevice } from './io.ts';
-import { mayCarry, teachKernel } from './kernel-share.ts';
+import { mayCarry, teachKernel, unteachKernel } from './kernel-share.ts';
 import { Loops } from './loops.ts';
 import {
   createPacket,
@@ -108,7 +108,10 @@ export class Redirect {
       flow = admit(path, key, flow, flags, device.direction, link);
       if (flow === Refused.Full) return this.end(Reason.FlowsFull);
       if (flow === Refused.Reset) return this.reset(device, link, flags);
-      if (key.kind === KeyKind.FirstFragment) rememberFragments(path, packet, flow);
+      if (key.kind === KeyKind.FirstFragment) {
+        rememberFragments(path, packet, flow);
+        if ((flags & TcpFlag.Syn) !== 0) unteachKernel(path, key, device.direction);
+      }
     }
     this.forward(flow, flags, device, link);
     if (key.kind === KeyKind.FirstFragment && this.held.count > 0) {

@@ -45,6 +45,18 @@ t.test('fragments of a passed datagram pass', async (t) => {
   t.same(path.counts(), { 'passed-by-rule': 3 });
 });
 
+t.test('a SYN in fragments has the kernel forget an earlier connection on its ports', async (t) => {
+  const path = startEngine({}, [rule({ verdict: Verdict.Pass })]);
+  const opening = tcp(out, { from: 40000, to: 80, flags: TCP.SYN, payload: Buffer.alloc(3000) });
+  for (const part of fragments(opening, 1500, out)) path.egress(part);
+  t.same(
+    path.io.steering.remembered.map(({ localPort, verdict }) => [localPort, verdict]),
+    [[40000, KernelVerdict.Ask]],
+  );
+  path.egress(tcp(out, { from: 40000, to: 80 }));
+  t.equal(path.io.steering.remembered.at(-1)?.verdict, KernelVerdict.Pass, 'it learns anew');
+});
+
 t.test('observe counts what would be redirected and redirects nothing', async (t) => {
   const path = startEngine({ observe: true }, [rule({ protocol: 17, remotePort: port(53) })]);
   path.egress(dns);
