@@ -8,6 +8,7 @@ import type { CarrierPeer } from '../linux/carrier.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { sourceOf, type TunnelDescriptors } from '../linux/udp.ts';
 import type { Links } from './host-policy.ts';
+import { sourceTo } from './links.ts';
 import { tunnelTemplateOf } from './tunnel-template.ts';
 
 export type AccelerationPlan = {
@@ -17,11 +18,7 @@ export type AccelerationPlan = {
   readonly reason: string;
 };
 
-/**
- * What comes back from a firewall must come in by an interface that the programs are on.
- *
- * @throws SystemError when there is no route to a firewall
- */
+/** What comes back from a firewall must come in by an interface that the programs are on. */
 export function planAcceleration(config: Settings, links: Links): AccelerationPlan {
   if (config.acceleration === 'off') return { acceleration: undefined, reason: '' };
   if (tunnelPortsOf(config.tunnel).length > 1) {
@@ -29,6 +26,10 @@ export function planAcceleration(config: Settings, links: Links): AccelerationPl
   }
   if (config.limits.workers > 1) {
     return withoutAcceleration('there are several data-path workers (limits.workers)');
+  }
+  const unreachable = config.firewalls.find(({ address }) => sourceTo(address) === 0);
+  if (unreachable !== undefined) {
+    return withoutAcceleration(`there is no route to ${unreachable.name}`);
   }
   const steered = new Set(links.interfaces.map(({ index }) => index));
   const elsewhere = config.firewalls.find(

@@ -255,7 +255,7 @@ export class Agent {
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
       reconnect: () => {
         this.stopCarrying();
-        return reconnectSenders(senders);
+        return reconnectSenders(senders.filter(({ address }) => sourceTo(address) !== 0));
       },
     };
     const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);

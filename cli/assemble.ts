@@ -40,7 +40,7 @@ import { loadCredentials } from './credentials.ts';
 import type { DataPathStart } from './data-path-thread.ts';
 import { policyOf } from './data-paths.ts';
 import { builtInsOf, type Links, steeringPolicyOf, tunName } from './host-policy.ts';
-import { findLinks } from './links.ts';
+import { findLinks, sourceTo } from './links.ts';
 import type { Logger } from './log.ts';
 import { firstGeneration, peerOptionsOf } from './policy.ts';
 import { version } from './version.ts';
@@ -54,13 +54,13 @@ function socketOptionsOf(config: Settings, spread: Spread | undefined): TunnelSo
   const receiver = spread && receiverProgram(spread, layoutOf(config.tunnel));
   if (ingressPort === undefined) {
     const firewalls = config.firewalls.map(({ address }) => ({ address, port }));
-    return { port, firewalls, senders, workers, receiver };
+    return { port, firewalls, senders, workers, receiver, awaitRoutes: true };
   }
   const firewalls = config.firewalls.flatMap(({ address }) => [
     { address, port, direction: Direction.Egress },
     { address, port: ingressPort, direction: Direction.Ingress },
   ]);
-  return { port, ingressPort, firewalls, senders, workers, receiver };
+  return { port, ingressPort, firewalls, senders, workers, receiver, awaitRoutes: true };
 }
 
 function engineOptionsOf(
@@ -153,6 +153,17 @@ function attach(
   }
 }
 
+/** One firewall that can be reached will do; the others are used when they can be. */
+function checkRoutes({ firewalls }: Settings, logger: Logger): void {
+  const lost = firewalls.filter(({ address }) => sourceTo(address) === 0);
+  const [first] = lost;
+  // Throws a sentence.
+  if (first !== undefined && lost.length === firewalls.length) routeTo(first.address);
+  for (const { name } of lost) {
+    logger.warn(`there is no route to the firewall ${name}: it is used when there is one`);
+  }
+}
+
 /**
  * Start the agent. Until the firewall has taken the first telemetry `onBoot` rules.
  *
@@ -163,7 +174,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
   const closers = new Closers();
   try {
     const links = findLinks(config);
-    for (const firewall of config.firewalls) routeTo(firewall.address);
+    checkRoutes(config, logger);
     const gates = createGates(config.firewalls.length);
     const gateMemory = gates[0]!.shared;
     const { workers } = config.limits;

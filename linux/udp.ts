@@ -63,6 +63,8 @@ export type TunnelSocketOptions = {
    * Joined ones can't be carried by the programs in the kernel.
    */
   readonly join?: boolean;
+  /** What no route leads to is not an error: `reconnectSenders` connects it when there is one. */
+  readonly awaitRoutes?: boolean;
   /** Outer TTL; absent: the system's. */
   readonly ttl?: number;
   /** Threads that each have sockets of their own; 1 by default. */
@@ -262,7 +264,10 @@ function createSender(
   ports.bind(fd, options.address ?? 0);
   const target = allocate(abi.sockaddr_in.size);
   writeSocketAddress(target.view, address, port);
-  if (connect(fd, target.address, abi.sockaddr_in.size) < 0) throw connectFailed(errno());
+  if (connect(fd, target.address, abi.sockaddr_in.size) < 0) {
+    const failure = connectFailed(errno());
+    if (failure.code !== 'ERR_NO_ROUTE' || options.awaitRoutes !== true) throw failure;
+  }
   return fd;
 }
 

@@ -3,7 +3,8 @@
  * topology is that of test/net/ha.test.ts.
  */
 import t from 'tap';
-import { firewallsOf, Pinging, reachFirewalls } from '../../lab/ha-stage.ts';
+import { segmentAddresses } from '../../lab/firewall-segment.ts';
+import { firewallsOf, HaStage, Pinging, reachFirewalls } from '../../lab/ha-stage.ts';
 import { pause } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { startHa } from '../support/ha.ts';
@@ -74,4 +75,23 @@ t.test('a floating address: another host takes it over, with a new MAC', async (
   t.match(only, { usable: true, changes: 1 }, 'for the agent nothing was lost');
   const { gate } = (await agent.status())!;
   t.equal(gate.open, true);
+});
+
+t.test('one without a route at the start is used when there is one', async (t) => {
+  const lab = new HaStage(2);
+  t.teardown(() => lab.close());
+  await Promise.all(lab.hosts.map((_, i) => lab.startFirewall(i)));
+  const { workload } = lab.topology;
+  workload.ip(`route add unreachable ${segmentAddresses[1]}/32`);
+  const agent = lab.startAgent({ ha: fast });
+  t.teardown(() => agent.program.stop());
+  await agent.reach('redirecting', 15_000);
+  t.match((await agent.status())!.drift.join(), /no route to the firewall/);
+  t.match(await shell(workload, `ping -n -c 3 -i 0.2 -W 1 ${server}`), '3 received');
+  workload.ip(`route del unreachable ${segmentAddresses[1]}/32`);
+  await reachFirewalls(agent, 'fw-b is usable', ([, b]) => b!.usable, 20_000);
+  t.match(await shell(workload, `ping -n -c 3 -i 0.2 -W 1 ${server}`), '3 received');
+  lab.firewalls[0]!.program.signal('SIGKILL');
+  await reachFirewalls(agent, 'fw-b is active', ([, b]) => b!.active, 3000);
+  t.match(await shell(workload, `ping -n -c 3 -i 0.2 -W 1 ${server}`), '3 received');
 });
