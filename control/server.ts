@@ -251,7 +251,7 @@ function replyCapture(
     }
     response.writeHead(200, { 'content-type': 'application/octet-stream' });
     // Whichever ends first ends the other; nobody is left to be told.
-    pipeline(stream, response, () => {});
+    pipeline(stream, response, () => stream.destroy());
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     reply(response, 400, { error: error.message });

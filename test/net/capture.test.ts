@@ -164,7 +164,7 @@ t.test('a client that is killed leaves nothing switched on', async (t) => {
     await shell(topology.workload, `ping -n -q -c 20 -i 0.02 ${server}`);
     killed.signal('SIGKILL');
     await killed.ended;
-    await pause(200);
+    await pause(500);
   }
   const left = await shell(
     topology.workload,

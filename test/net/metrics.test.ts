@@ -43,7 +43,10 @@ t.test('metrics say what status says', async (t) => {
   }
   const page = readFileSync('docs/observability.md', 'utf8');
   for (const [, name] of text.matchAll(/^# TYPE (\S+)/gm)) t.match(page, `\`${name}\``);
-  const checked = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
+  const checked = spawnSync('promtool', ['check', 'metrics'], {
+    input: `${text}\n`,
+    encoding: 'utf8',
+  });
   if (checked.error === undefined || process.env.CI !== undefined) {
     t.equal(`${checked.stdout}${checked.stderr}`, '', 'promtool finds nothing');
   }

@@ -1,4 +1,3 @@
-// Untimed: another test may run beside this one.
 /** The agent with nothing but the capabilities that its unit leaves it (needs root). */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import t from 'tap';
