@@ -1,7 +1,8 @@
 /**
  * The figures of the documents, made from bench/results.ndjson, so that nobody types them:
  *
- *     node dist/bench/figures.js      writes what was recorded last between the markers
+ *     node dist/bench/figures.js      writes what was recorded last between the markers, and plots
+ *                                     of it to docs/images
  *
  * A test fails when a document and the results say different things.
  */
@@ -35,11 +36,10 @@ type Line = RecordedResult<{
 
 /** The text between the markers, of the latest run in the results; '' results: no run yet. */
 export function renderFigures(results: string): string {
-  const all: Line[] = resultsOf(results, 'paths');
-  const run = all.at(-1)?.parameters.run;
-  if (run === undefined) return 'No run has been recorded yet.';
-  const lines = all.filter((line) => line.parameters.run === run);
+  const lines = latestRun(results);
+  if (lines.length === 0) return 'No run has been recorded yet.';
   const [{ commit, node, kernel, cpu, parameters }] = lines as [Line];
+  const { run } = parameters;
   const words =
     `Run of ${run.slice(0, 10)}, commit ${commit}, ${cpu}, Linux ${kernel}, Node ${node}; ` +
     `${parameters.repeats} repeats of ${parameters.seconds} s; ` +
@@ -48,6 +48,17 @@ export function renderFigures(results: string): string {
     ({ wire, head, rows }) => `### ${wireTitles[wire]}\n\n${markdown(head, rows)}`,
   );
   return [words, ...parts].join('\n\n');
+}
+
+function latestRun(results: string): Line[] {
+  const all: Line[] = resultsOf(results, 'paths');
+  const run = all.at(-1)?.parameters.run;
+  return all.filter((line) => line.parameters.run === run);
+}
+
+/** What the latest run has measured; empty: none was recorded. */
+export function latestCells(results: string): CellFigures[] {
+  return cellsOf(latestRun(results));
 }
 
 /** The document with other figures. Throws when its markers are gone. */
@@ -74,5 +85,10 @@ function cellsOf(lines: readonly Line[]): CellFigures[] {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   for (const [file, render] of Object.entries(documents)) {
     writeFileSync(file, insertFigures(readFileSync(file, 'utf8'), render(readResults())));
+  }
+  // Loaded for this alone: it is larger than all of the bench.
+  const { plots } = await import('./plots.ts');
+  for (const [name, svg] of Object.entries(plots(latestCells(readResults())))) {
+    writeFileSync(`docs/images/${name}.svg`, svg);
   }
 }

@@ -7,7 +7,7 @@ import type { Wire } from './peer.ts';
 import type { Figure } from './statistics.ts';
 
 /** What every figure is compared with: the kernel doing the same, on the same wire. */
-const yardstick = 'kernel vxlan';
+export const yardstick = 'kernel vxlan';
 
 export const wireTitles: Readonly<Record<Wire, string>> = {
   whole: 'All offloads: packets of up to 64 KiB cross the links whole',
