@@ -2,10 +2,10 @@
  * What the agent measures, for Prometheus: `GET /metrics` on an address of the operator's choice.
  * Names and units are by its conventions; values are read from shared memory when asked.
  */
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
-import { ControlError, errnoNameOf } from './errors.ts';
 import { addFirewalls } from './firewall-metrics.ts';
+import { closeServer, listen } from './listen.ts';
 
 export type Amount = { readonly packets: number; readonly bytes: number };
 
@@ -72,30 +72,8 @@ export async function startMetricsServer(
       response.end(text);
     });
   });
-  await listen(server, address, port);
-  return {
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
-}
-
-function listen(server: Server, address: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => {
-      const errno = errnoNameOf(error);
-      reject(
-        new ControlError(
-          'ERR_LISTEN_ADDRESS',
-          `metrics cannot listen on ${address}:${port} (${errno})`,
-          'Choose another address or port by metrics.listen in the configuration.',
-        ),
-      );
-    });
-    server.listen(port, address, () => resolve());
-  });
+  await listen(server, address, port, 'metrics', 'metrics.listen');
+  return { close: () => closeServer(server) };
 }
 
 function createRegistry(measure: () => Measurements): Registry {

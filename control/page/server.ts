@@ -11,8 +11,8 @@
  *     POST /api/reload    Authorization: Bearer TOKEN
  */
 import { timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { ControlError, errnoNameOf } from '../errors.ts';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { closeServer, listen } from '../listen.ts';
 import type { ReloadAnswer } from '../server.ts';
 import { html } from './html.ts';
 import { script } from './script.ts';
@@ -71,14 +71,8 @@ export async function startPage(
   server.requestTimeout = requestTimeoutMs;
   server.headersTimeout = requestTimeoutMs;
   server.maxConnections = maximumConnections;
-  await listen(server, options);
-  return {
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  await listen(server, options.address, options.port, 'the status page', 'control.http.listen');
+  return { close: () => closeServer(server) };
 }
 
 /** Whether a browser may call it so: by its address or as its own host, whatever the port. */
@@ -137,20 +131,4 @@ function send(response: ServerResponse, status: number, type: string, text: stri
   const length = Buffer.byteLength(text);
   response.writeHead(status, { ...headers, 'content-type': type, 'content-length': length });
   response.end(text);
-}
-
-function listen(server: Server, { address, port }: PageOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => {
-      const errno = errnoNameOf(error);
-      reject(
-        new ControlError(
-          'ERR_LISTEN_ADDRESS',
-          `the status page cannot listen on ${address}:${port} (${errno})`,
-          'Choose another address or port by control.http.listen in the configuration.',
-        ),
-      );
-    });
-    server.listen(port, address, () => resolve());
-  });
 }
