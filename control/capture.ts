@@ -9,7 +9,6 @@
  * packets were lost (Lost) whenever that changes.
  */
 import { Readable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { noTapRule, TapPoint, TapReader, TapWord } from '../engine/tap.ts';
 
 export type CaptureHeader = {
@@ -46,6 +45,8 @@ export const frameHeaderLength = 8;
 export const pointNames = ['', 'before', 'tunnel', 'after'] as const;
 /** A ring of 4 MiB lasts for this long at 3 Gbit/s. */
 const lookMs = 10;
+/** Beyond this a client is waited for. */
+const bufferedBytes = 1024 * 1024;
 
 /** From the query part of a URL. Throws RangeError with a sentence about what is wrong. */
 export function parseCaptureQuery(parameters: URLSearchParams): CaptureQuery {
@@ -81,39 +82,65 @@ export class CaptureSource {
   open(query: CaptureQuery, header: CaptureHeader): Readable | undefined {
     if (this.isOpen) return undefined;
     this.isOpen = true;
-    const stream = Readable.from(this.frames(query, header), { objectMode: false });
+    const stream = new CaptureStream(this.readers, this.ruleName, query, header);
     stream.once('close', () => {
-      for (const reader of this.readers) reader.end();
       this.isOpen = false;
     });
     return stream;
   }
+}
 
-  private async *frames(query: CaptureQuery, header: CaptureHeader): AsyncGenerator<Uint8Array> {
-    const told = new Set<string>();
-    let lost = 0;
-    for (const reader of this.readers) reader.begin(query.snapLength, query.points);
-    yield jsonFrame(header);
-    for (;;) {
-      let isIdle = true;
-      for (const reader of this.readers) {
+/** Pushes what the taps have while its reader keeps up; what it does not take, the rings lose. */
+class CaptureStream extends Readable {
+  private readonly readers: readonly TapReader[];
+  private readonly ruleName: (rule: number, generation: number) => string;
+  private readonly timer: NodeJS.Timeout;
+  private readonly told = new Set<string>();
+  private lost = 0;
+  private isWanted = true;
+
+  constructor(
+    readers: readonly TapReader[],
+    ruleName: (rule: number, generation: number) => string,
+    query: CaptureQuery,
+    header: CaptureHeader,
+  ) {
+    super({ highWaterMark: bufferedBytes });
+    this.readers = readers;
+    this.ruleName = ruleName;
+    for (const reader of readers) reader.begin(query.snapLength, query.points);
+    this.push(jsonFrame(header));
+    this.timer = setInterval(() => this.look(), lookMs);
+  }
+
+  override _read(): void {
+    this.isWanted = true;
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    clearInterval(this.timer);
+    for (const reader of this.readers) reader.end();
+    done(error);
+  }
+
+  private look(): void {
+    for (const reader of this.readers) {
+      while (this.isWanted) {
         const records = reader.take();
-        if (records.length === 0) continue;
-        isIdle = false;
-        for (const name of this.namesIn(records, told)) yield jsonFrame(name);
-        yield frame('r', records);
+        if (records.length === 0) break;
+        for (const name of this.namesIn(records)) this.push(jsonFrame(name));
+        this.isWanted = this.push(frame('r', records));
       }
-      const lostNow = this.readers.reduce((sum, reader) => sum + reader.lost, 0);
-      if (lostNow !== lost) {
-        lost = lostNow;
-        yield jsonFrame({ lost } satisfies Lost);
-      }
-      if (isIdle) await sleep(lookMs);
     }
+    const lost = this.readers.reduce((sum, reader) => sum + reader.lost, 0);
+    if (lost === this.lost) return;
+    this.lost = lost;
+    this.push(jsonFrame({ lost } satisfies Lost));
   }
 
   /** Of rules that have not been told yet. */
-  private namesIn(records: Uint8Array, told: Set<string>): RuleName[] {
+  private namesIn(records: Uint8Array): RuleName[] {
+    const { told } = this;
     const words = new Int32Array(records.buffer, records.byteOffset, records.length >> 2);
     const names: RuleName[] = [];
     for (let at = 0; at < words.length; at += words[at + TapWord.size]! >> 2) {

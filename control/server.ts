@@ -251,7 +251,7 @@ function replyCapture(
     }
     response.writeHead(200, { 'content-type': 'application/octet-stream' });
     // Whichever ends first ends the other; nobody is left to be told.
-    pipeline(stream, response, () => stream.destroy());
+    pipeline(stream, response, () => {});
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     reply(response, 400, { error: error.message });
