@@ -184,9 +184,8 @@ export class Agent {
 
   /**
    * Put the policy of another configuration in force: rules, default, failure policies, management
-   * exceptions, IPv6. Flows that are known keep their verdict, or are decided again, each at its
-   * next packet. Resolves when the data path decides by it. The caller has made sure that nothing
-   * else differs.
+   * exceptions, IPv6. Flows that are known keep their verdict, or are decided again. Resolves when
+   * the data path decides by it. The caller has made sure that nothing else differs.
    *
    * @throws as PolicyInForce.change
    */

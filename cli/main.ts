@@ -36,7 +36,7 @@ const socketOption = [
 
 const reclassifyOption = [
   '--reclassify',
-  'decide connections that are known again, too, each at its next packet',
+  'decide connections that are known again, too, within seconds',
   false,
 ] as const;
 

@@ -48,7 +48,7 @@ export class PolicyInForce {
   private inForce: InForce;
   /** Also of those that did not come into force: the kernel's maps may still know them. */
   private lastGeneration: number;
-  /** Flows of earlier ones are decided again: those that had no packet since, later. */
+  /** Flows of earlier ones are decided again. */
   private reclassifyBefore = 0;
   /** Networks that the kernel passes by itself: of the policy's, those that no such flow is in. */
   private networks: readonly Prefix[];

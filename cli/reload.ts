@@ -186,7 +186,7 @@ type Trial = {
 };
 
 const accepted = { ok: true, changed: [], refused: [], warnings: [] } as const;
-const reclassified = 'connections that are known are decided again, each at its next packet';
+const reclassified = 'connections that are known are decided again, within seconds';
 const onTrial = 'a configuration is on trial: microperimeter confirm or rollback first';
 const notOnTrial = 'no configuration is on trial: it was rolled back, or there was none';
 

@@ -97,13 +97,30 @@ function verdictFor(
   return verdict;
 }
 
+/**
+ * Decide those records again that no packet has brought here since the policy says so: the kernel
+ * may pass by itself what is left of them.
+ *
+ * @param from the first of `budget` records to look at
+ * @returns where to go on; `noFlow` when all have been looked at
+ */
+export function decideKnown(path: Path, from: number, budget: number): number {
+  const { flows, policy } = path;
+  const end = Math.min(from + budget, flows.capacity);
+  const { generation, used } = flows.columns;
+  for (let flow = from; flow < end; flow++) {
+    if (used[flow] === 1 && generation[flow] < policy.reclassifyBefore) decideAgain(path, flow);
+  }
+  return end === flows.capacity ? noFlow : end;
+}
+
 /** What its firewall has not seen begin is as if we had not. */
 function decideAgain(path: Path, flow: number): number {
   const { flows, gate, nowTick, policy } = path;
   const before = flows.verdict[flow] as Verdict;
   const rule = classifyFlow(policy, flows, flow);
   const unseen = flows.protocol[flow] === Protocol.Tcp && before !== Verdict.Redirect;
-  let verdict = verdictOf(policy, rule, flows.keyHash, unseen);
+  let verdict = verdictOf(policy, rule, flows.entropy(flow), unseen);
   if (verdict === Verdict.Undecided) {
     if (gate === GateView.Open) {
       // It is over: only a SYN begins it again.

@@ -4,10 +4,11 @@
  * (gate, counters, a stop word), read or written once a breath.
  */
 import { Reason } from '../parsers/reason.ts';
+import { decideKnown } from './admit.ts';
 import { decidesWhileClosed, type Policy } from './classifier/lookup.ts';
 import { Gauge, type PublishedCounters, publish } from './counters.ts';
 import { Encapsulator } from './encapsulate.ts';
-import { OnFailure } from './flows.ts';
+import { noFlow, OnFailure } from './flows.ts';
 import { Handed, type Handover } from './handover.ts';
 import { Idle } from './idle.ts';
 import {
@@ -28,6 +29,8 @@ import { tickMs } from './ticks.ts';
 const sleepMs = 100;
 /** Flow records looked at per tick: a full default table is seen through in 7 s. */
 const sweepPerTick = 16384;
+/** Flow records decided again per tick, each a lookup in the rules: some milliseconds at most. */
+const decideAgainPerTick = 8192;
 /**
  * A breath takes this part of a batch from the queues of packets that open a connection: each costs
  * more than one of a known flow, and a flood of them must leave time for those.
@@ -74,6 +77,8 @@ export class Loop {
   private availability: Availability = Availability.Before;
   private stopping = false;
   private lastTick = -1;
+  /** Where to go on deciding flows again; noFlow: none are to be. */
+  private decideAgainAt = noFlow;
   private lastMtuTick = 0;
 
   /**
@@ -219,7 +224,10 @@ export class Loop {
   /** For new flows; those that are known keep their verdict, unless it is to decide them again. */
   replacePolicy(policy: Policy): void {
     this.path.policy = policy;
-    if (policy.reclassifyBefore === policy.generation) this.path.carried.endAll();
+    if (policy.reclassifyBefore === policy.generation) {
+      this.path.carried.endAll();
+      this.decideAgainAt = 0;
+    }
     this.adopt(policy);
   }
 
@@ -273,6 +281,9 @@ export class Loop {
       if (failure !== 0) throw new DeviceFailure(failure);
     }
     path.flows.sweep(path.nowTick, sweepPerTick);
+    if (this.decideAgainAt !== noFlow) {
+      this.decideAgainAt = decideKnown(path, this.decideAgainAt, decideAgainPerTick);
+    }
     this.redirect.expireHeld(path.nowTick);
     this.reinject.expireHeld(path.nowTick);
     const every = path.io.carrier.capacity > 0 ? carriedMtuTicks : mtuTicks;

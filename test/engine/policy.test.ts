@@ -172,6 +172,21 @@ t.test('a policy may decide flows again that earlier ones decided', async (t) =>
   t.equal(path.counts()['reset-established'], 1);
 });
 
+t.test('what no packet brings up any more is decided again as well', async (t) => {
+  const path = startEngine();
+  path.egress(syn());
+  path.egress(tcp(out, { from: 40000, to: 81, flags: TCP.SYN }));
+  const drop = rule({ verdict: Verdict.Drop, remotePort: port(81) });
+  path.replace({ generation: 2, default: Verdict.Pass }, [drop]);
+  path.counts();
+  const records = [...path.flows.used.keys()].filter((flow) => path.flows.used[flow] === 1);
+  const verdicts = () => records.map((flow) => path.flows.verdict[flow]);
+  t.same(verdicts(), [Verdict.Redirect, Verdict.Redirect], 'a reload alone leaves them');
+  path.replace({ generation: 3, reclassifyBefore: 3, default: Verdict.Pass }, [drop]);
+  path.counts();
+  t.same(verdicts(), [Verdict.Pass, Verdict.Drop]);
+});
+
 t.test('a new policy is for new flows; those that are known keep their verdict', async (t) => {
   const path = startEngine();
   path.egress(syn());
