@@ -2,6 +2,7 @@
 import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { isSea } from 'node:sea';
+import { liftMemoryLimit } from '../linux/locked-memory.ts';
 import {
   type CapabilityName,
   capabilityNumbers,
@@ -30,6 +31,8 @@ export function giveUpPrivileges(config: string, ssh: string | undefined): void 
   if (![program, config].every((path) => path === undefined || isOpenToRoot(path))) {
     kept.push('CAP_DAC_READ_SEARCH');
   }
+  // Of no use once CAP_SYS_RESOURCE is gone, and of no harm where it is not needed.
+  liftMemoryLimit();
   const environment = ssh === undefined ? process.env : { ...process.env, SSH_CONNECTION: ssh };
   restartWith(kept, environment);
 }

@@ -125,6 +125,9 @@ export const execve: (
   words: readonly (string | null)[],
   environment: readonly (string | null)[],
 ) => number = libc.func('int execve(const char*, const char**, const char**)');
+export const setrlimit: (resource: number, limit: Address) => number = libc.func(
+  'int setrlimit(int, uintptr_t)',
+);
 export const setns: (fd: Fd, type: number) => number = libc.func('int setns(int, int)');
 const syscall3: (number: number, a: number, b: Address, c: number) => number = libc.func(
   'long syscall(long, long, uintptr_t, long)',

@@ -164,6 +164,7 @@ export const store32 = store(0x00);
 export const store64 = store(0x18);
 export const storeImmediate16 = storeImmediate(0x08);
 export const storeImmediate32 = storeImmediate(0x00);
+export const storeImmediate64 = storeImmediate(0x18);
 
 /** A 64-bit constant, in two halves. */
 export function loadConstant(target: number, high: number, low: number): Instruction {

@@ -19,6 +19,7 @@ import {
   progLoad,
 } from '../abi/bpf.ts';
 import { callFailed, VerifierError } from '../errors.ts';
+import { liftMemoryLimit } from '../locked-memory.ts';
 import {
   allocate,
   bpf,
@@ -85,10 +86,10 @@ export function createMap(map: MapDescription): Fd {
   setU32(attributes, mapCreate.max_entries, map.capacity);
   setU32(attributes, mapCreate.map_flags, map.flags);
   setName(attributes, mapCreate.map_name, map.name);
-  return check(
-    bpf(BPF_MAP_CREATE, attributes.address, mapCreate.size),
-    `bpf(BPF_MAP_CREATE ${map.name})`,
-  );
+  const create = () => bpf(BPF_MAP_CREATE, attributes.address, mapCreate.size);
+  let fd = create();
+  if (fd < 0 && errno() === EPERM && liftMemoryLimit()) fd = create();
+  return check(fd, `bpf(BPF_MAP_CREATE ${map.name})`);
 }
 
 /**

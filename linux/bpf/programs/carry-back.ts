@@ -47,7 +47,6 @@ import {
   R8,
   R9,
   R10,
-  store16,
   store32,
   sub,
   swap16,
@@ -81,7 +80,9 @@ import { finish } from './count.ts';
 import { IPPROTO_TCP, IPPROTO_UDP } from './exclusions.ts';
 import { ethernetLength, expectedAt, ipAt, keyAt, outerAt, transportAt } from './frame.ts';
 import { jumpUnlessAlive } from './heartbeat.ts';
+import { keyAddresses, keyPorts } from './key.ts';
 import { readPacket } from './read-packet.ts';
+import { emptySlots } from './slots.ts';
 
 const ethernetAddressesLength = 12;
 
@@ -212,8 +213,6 @@ function findFlow(toSocket: string): Item[] {
   return [
     load32(R5, R10, keyAt + flowKey.local),
     store32(R10, outerAt, R5),
-    load8(R1, R10, ipAt + 9),
-    store32(R10, keyAt + flowKey.protocol, R1),
     load32(R1, R10, ipAt + 16),
     jeq.reg(R1, R5, 'inner-ingress'),
     ...writeKey(Direction.Egress),
@@ -231,17 +230,14 @@ function findFlow(toSocket: string): Item[] {
   ];
 }
 
+/** In the place of the outer packet's, or of the other direction's. */
 function writeKey(direction: Direction): Item[] {
-  const egress = direction === Direction.Egress;
   return [
-    load32(R1, R10, ipAt + 12),
-    store32(R10, keyAt + (egress ? flowKey.local : flowKey.remote), R1),
-    load32(R1, R10, ipAt + 16),
-    store32(R10, keyAt + (egress ? flowKey.remote : flowKey.local), R1),
-    load16(R1, R10, transportAt),
-    store16(R10, keyAt + (egress ? flowKey.localPort : flowKey.remotePort), R1),
-    load16(R1, R10, transportAt + 2),
-    store16(R10, keyAt + (egress ? flowKey.remotePort : flowKey.localPort), R1),
+    ...emptySlots(keyAt, flowKey.size),
+    load8(R1, R10, ipAt + 9),
+    store32(R10, keyAt + flowKey.protocol, R1),
+    ...keyAddresses(direction),
+    ...keyPorts(direction),
   ];
 }
 

@@ -79,6 +79,7 @@ import {
 import { finish } from './count.ts';
 import { IPPROTO_UDP } from './exclusions.ts';
 import { ethernetLength, interfaceAt, ipAt, lengthAt, outerAt } from './frame.ts';
+import { inSlots, type StackWrite } from './slots.ts';
 
 export const ipv4UdpLength = 28;
 const outerTtl = 64;
@@ -111,63 +112,68 @@ export function carryOut(template: TunnelTemplate, direction: Direction, toEngin
 
 /** On the stack; R5 is the firewall. */
 function writeOuter(template: TunnelTemplate, direction: Direction, outerLength: number): Item[] {
+  const put16 = (at: number, ...items: Item[]) => ({
+    at: outerAt + at,
+    items: [...items, store16(R10, outerAt + at, R1)],
+  });
+  const put32 = (at: number, from: Item) => ({
+    at: outerAt + at,
+    items: [from, store32(R10, outerAt + at, R1)],
+  });
+  const put = (at: number, value: number) => ({
+    at: outerAt + at,
+    items: [storeImmediate16(R10, outerAt + at, value)],
+  });
+  const lengthPlus = (more: number) => [load32(R1, R10, lengthAt), add.imm(R1, more), swap16(R1)];
+  const ttlAndProtocol = outerTtl | (IPPROTO_UDP << 8);
+  const summed = [0, 4, 12, 16].map((at) => outerAt + at);
   return [
     load32(R1, R5, carriedPeer.interfaceIndex),
     store32(R10, interfaceAt, R1),
     load32(R3, R10, lengthAt),
     jgt.imm(R3, largestPacket - outerLength, 'hand-over'),
-    // UDP length first, then IPv4's.
-    add.imm(R3, outerLength - 20),
-    mov.reg(R1, R3),
-    swap16(R1),
-    store16(R10, outerAt + 24, R1),
-    add.imm(R3, 20),
-    swap16(R3),
-    store16(R10, outerAt + 2, R3),
-    load8(R1, R10, ipAt + 1),
-    and.imm(R1, dscpMask),
-    lsh.imm(R1, 8),
-    add.imm(R1, 0x45),
-    store16(R10, outerAt, R1),
-    storeImmediate16(R10, outerAt + 4, 0),
-    storeImmediate16(R10, outerAt + 6, networkHalf(dontFragment)),
-    storeImmediate32(R10, outerAt + 8, outerTtl | (IPPROTO_UDP << 8)),
-    load32(R1, R5, carriedPeer.source),
-    store32(R10, outerAt + 12, R1),
-    load32(R1, R5, carriedPeer.target),
-    store32(R10, outerAt + 16, R1),
-    load16(R1, R7, carriedRecord.sourcePort),
-    store16(R10, outerAt + 20, R1),
-    load16(R1, R5, carriedPeer.port),
-    store16(R10, outerAt + 22, R1),
-    storeImmediate16(R10, outerAt + 26, 0),
-    ...sumWords(outerAt, 5),
-    xor32.imm(R1, 0xffff),
-    store16(R10, outerAt + 10, R1),
-    ...writeTunnel(template, direction),
+    ...inSlots([
+      put16(0, load8(R1, R10, ipAt + 1), and.imm(R1, dscpMask), lsh.imm(R1, 8), add.imm(R1, 0x45)),
+      put16(2, ...lengthPlus(outerLength)),
+      put(4, 0),
+      put(6, networkHalf(dontFragment)),
+      put32(12, load32(R1, R5, carriedPeer.source)),
+      put32(16, load32(R1, R5, carriedPeer.target)),
+      put16(20, load16(R1, R7, carriedRecord.sourcePort)),
+      put16(22, load16(R1, R5, carriedPeer.port)),
+      put16(24, ...lengthPlus(outerLength - 20)),
+      put(26, 0),
+      ...writesOfTunnel(template, direction),
+    ]),
+    ...inSlots([
+      put(8, ttlAndProtocol),
+      put16(10, ...sumWords(summed, ttlAndProtocol), xor32.imm(R1, 0xffff)),
+    ]),
   ];
 }
 
-function writeTunnel({ cookieMask, headers }: TunnelTemplate, direction: Direction): Item[] {
+function writesOfTunnel({ cookieMask, headers }: TunnelTemplate, direction: Direction) {
   const view = viewOf(headers[direction]);
   const mask = viewOf(cookieMask);
-  const items: Item[] = [];
-  for (let at = 0; at < view.byteLength; at += 4) {
-    const target = outerAt + ipv4UdpLength + at;
-    if (view.byteLength - at < 4) {
-      items.push(storeImmediate16(R10, target, view.getUint16(at, true)));
-    } else if (mask.getInt32(at, true) === 0) {
-      items.push(storeImmediate32(R10, target, view.getInt32(at, true)));
+  const writes: StackWrite[] = [];
+  for (let from = 0; from < view.byteLength; from += 4) {
+    const at = outerAt + ipv4UdpLength + from;
+    let items: Item[];
+    if (view.byteLength - from < 4) {
+      items = [storeImmediate16(R10, at, view.getUint16(from, true))];
+    } else if (mask.getInt32(from, true) === 0) {
+      items = [storeImmediate32(R10, at, view.getInt32(from, true))];
     } else {
-      items.push(
+      items = [
         load32(R1, R7, carriedRecord.cookie),
-        and32.imm(R1, mask.getInt32(at, true)),
-        or32.imm(R1, view.getInt32(at, true)),
-        store32(R10, target, R1),
-      );
+        and32.imm(R1, mask.getInt32(from, true)),
+        or32.imm(R1, view.getInt32(from, true)),
+        store32(R10, at, R1),
+      ];
     }
+    writes.push({ at, items });
   }
-  return items;
+  return writes;
 }
 
 /** What a NIC has padded to the smallest frame loses the padding; nothing else may differ. */

@@ -79,10 +79,10 @@ const steeringFlags = 0x07;
 /** From the value of the flow map in R0 to its record in R7, unless it is another flow's by now. */
 export function findRecord(other: string): Item[] {
   return [
-    load32(R1, R0, flowValue.record),
-    store32(R10, recordAt, R1),
     load32(R1, R0, flowValue.epoch),
     store32(R10, epochAt, R1),
+    load32(R1, R0, flowValue.record),
+    store32(R10, recordAt, R1),
     loadMap(R1, 'records'),
     mov.reg(R2, R10),
     add.imm(R2, recordAt),
@@ -107,15 +107,16 @@ export function findPeer(target: number): Item[] {
   ];
 }
 
-/** The sum of `words` words on the stack in R1, folded to 16 bits (RFC 1071; any byte order). */
-export function sumWords(at: number, words: number): Item[] {
+/**
+ * The sum of the words on the stack at these places in R1, folded to 16 bits (RFC 1071; any byte
+ * order).
+ * @param plus a word that is not there
+ */
+export function sumWords(places: readonly number[], plus = 0): Item[] {
   const fold: Item[] = [mov.reg(R2, R1), rsh.imm(R2, 16), and.imm(R1, 0xffff), add.reg(R1, R2)];
   return [
-    load32(R1, R10, at),
-    ...Array.from({ length: words - 1 }, (_, index) => [
-      load32(R2, R10, at + 4 * (index + 1)),
-      add.reg(R1, R2),
-    ]).flat(),
+    mov.imm(R1, plus),
+    ...places.flatMap((at) => [load32(R2, R10, at), add.reg(R1, R2)]),
     ...fold,
     ...fold,
     ...fold,
@@ -132,7 +133,7 @@ export function onlyPlain(prefix: string, other: string): Item[] {
     jne.imm(R1, 0x45, other),
     load16(R1, R10, ipAt + 6),
     jset.imm(R1, networkHalf(0x3fff), other),
-    ...sumWords(ipAt, 5),
+    ...sumWords([0, 4, 8, 12, 16].map((at) => ipAt + at)),
     jne.imm(R1, 0xffff, other),
     load16(R3, R10, ipAt + 2),
     swap16(R3),

@@ -51,7 +51,6 @@ import {
   R8,
   R9,
   R10,
-  store16,
   store32,
   storeImmediate32,
 } from '../asm.ts';
@@ -92,6 +91,7 @@ import {
   workerAt,
 } from './frame.ts';
 import { jumpUnlessAlive } from './heartbeat.ts';
+import { keyAddresses, keyPorts } from './key.ts';
 import { readPacket, readPacketFromR2 } from './read-packet.ts';
 import { addWorkersQueues, chooseWorker } from './spread.ts';
 
@@ -195,15 +195,10 @@ function dropIpv6(): Item[] {
 
 /** Fills the key but for its ports. A packet without a whole header is the kernel's to refuse. */
 export function readAddresses(direction: Direction): Item[] {
-  const source = direction === Direction.Egress ? flowKey.local : flowKey.remote;
-  const destination = direction === Direction.Egress ? flowKey.remote : flowKey.local;
   return [
     ...readPacket(ethernetLength, ipAt, 20),
     jne.imm(R0, 0, 'excluded'),
-    load32(R1, R10, ipAt + 12),
-    store32(R10, keyAt + source, R1),
-    load32(R1, R10, ipAt + 16),
-    store32(R10, keyAt + destination, R1),
+    ...keyAddresses(direction),
     load8(R8, R10, ipAt + 9),
     storeImmediate32(R10, keyAt + flowKey.localPort, 0),
     // Writes the padding as well: a key is compared whole.
@@ -243,18 +238,6 @@ export function readPorts(direction: Direction): Item[] {
     mov.imm(R7, keyWhole),
     label('with-ports'),
     ...keyPorts(direction),
-  ];
-}
-
-/** Copies the ports into the key, local first. */
-function keyPorts(direction: Direction): Item[] {
-  const source = direction === Direction.Egress ? flowKey.localPort : flowKey.remotePort;
-  const destination = direction === Direction.Egress ? flowKey.remotePort : flowKey.localPort;
-  return [
-    load16(R1, R10, transportAt),
-    store16(R10, keyAt + source, R1),
-    load16(R1, R10, transportAt + 2),
-    store16(R10, keyAt + destination, R1),
   ];
 }
 
@@ -300,9 +283,9 @@ function obeyVerdict(policy: SteeringPolicy): Item[] {
 
 function obeyNetworks(): Item[] {
   return [
-    storeImmediate32(R10, networkAt + networkKey.length, 32),
     load32(R1, R10, keyAt + flowKey.remote),
     store32(R10, networkAt + networkKey.address, R1),
+    storeImmediate32(R10, networkAt + networkKey.length, 32),
     loadMap(R1, 'networks'),
     mov.reg(R2, R10),
     add.imm(R2, networkAt),

@@ -71,7 +71,7 @@ const headerAt = -16;
 const counterAt = -24;
 
 /** Source of what we put in by an interface: locally administered, valid, `mp`. */
-const reinjectedSource = Uint8Array.of(0x02, 0x6d, 0x70, 0, 0, 0x01);
+const source = new DataView(Uint8Array.of(0x02, 0x6d, 0x70, 0, 0, 0x01).buffer);
 
 /** Registers that live long: R6 context, R7 interface, R8 1 for ingress. */
 export function tunProgram(policy: SteeringPolicy): Program {
@@ -113,19 +113,18 @@ function fromQueue(nic: SteeringInterface, direction: Direction, queue: number):
     mov.imm(R7, nic.index),
     mov.imm(R8, direction),
     mov32.imm(R9, markBase | queue),
-    storeImmediate32(R10, headerAt, mac.getInt32(0, true)),
     storeImmediate16(R10, headerAt + 4, mac.getInt16(4, true)),
+    storeImmediate16(R10, headerAt + 6, source.getInt16(0, true)),
+    storeImmediate32(R10, headerAt, mac.getInt32(0, true)),
     goto('reinject'),
   ];
 }
 
 function reinject(): Item[] {
-  const source = new DataView(reinjectedSource.buffer);
   return [
     store32(R6, skb.mark, R9),
-    storeImmediate16(R10, headerAt + 6, source.getInt16(0, true)),
-    storeImmediate32(R10, headerAt + 8, source.getInt32(2, true)),
     storeImmediate16(R10, headerAt + 12, networkHalf(ETH_P_IP)),
+    storeImmediate32(R10, headerAt + 8, source.getInt32(2, true)),
     mov.reg(R1, R6),
     mov.imm(R2, headerLength),
     mov.imm(R3, 0),

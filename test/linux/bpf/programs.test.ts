@@ -1,7 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import t from 'tap';
-import { tunnelTemplateOf } from '../../../cli/tunnel-template.ts';
-import { type Config, defaults } from '../../../engine/config.ts';
 import { Direction } from '../../../engine/io.ts';
 import { encode, type Program, programLength } from '../../../linux/bpf/asm.ts';
 import {
@@ -13,29 +11,10 @@ import {
   networkWord,
   queueMask,
   queueOf,
-  type SteeringPolicy,
 } from '../../../linux/bpf/policy.ts';
 import { nicProgram } from '../../../linux/bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from '../../../linux/bpf/programs/tun.ts';
-
-const address = 0x0a4d_0002;
-const policy: SteeringPolicy = {
-  interfaces: [{ name: 'eth0', index: 2, mac: Uint8Array.of(2, 0, 0, 0, 0, 1) }],
-  tun: { fd: 3, index: 4 },
-  firewalls: [{ address, port: 6081 }],
-  tunnelPorts: [6081],
-  returnFrom: [{ address, length: 24 }],
-  telemetry: [{ address, port: 443 }],
-  management: [{ protocol: 6, remote: { address, length: 24 }, port: 22 }],
-  broadcasts: [0x0a4d_00ff],
-  ipv6: 'drop',
-  onAgentFailure: 'drop',
-  onBoot: 'drop',
-  heartbeatTimeoutMs: 1000,
-  acceleration: undefined,
-  pinDirectory: '/run/x',
-};
-const maps = { control: 3, flows: 4, counters: 5, networks: 6, records: 7 };
+import { carrying, encapsulations, maps, policy } from './policies.ts';
 
 t.test('programs encode, and stay small', async (t) => {
   const table: [Program, number][] = [
@@ -51,16 +30,6 @@ t.test('programs encode, and stay small', async (t) => {
     t.equal(encode(program.items, maps).length, 8 * length);
   }
 });
-
-const { tunnel } = defaults;
-const vxlan = { ...tunnel.vxlan, egressVni: 801, ingressVni: 800, ingressPort: 4789 };
-const encapsulations = ['geneve', 'gwlb', 'gcp', 'vxlan'] as const;
-
-/** With which the programs carry flows by themselves. */
-function carrying(encapsulation: Config['tunnel']['encapsulation']): SteeringPolicy {
-  const settings = { ...tunnel, encapsulation, mtu: 0, port: tunnel.port[encapsulation], vxlan };
-  return { ...policy, acceleration: { tunnel: tunnelTemplateOf(settings), flows: 1024 } };
-}
 
 t.test('programs, byte for byte', async (t) => {
   const golden = 'test/golden/programs.json';
