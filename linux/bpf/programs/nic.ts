@@ -93,6 +93,7 @@ import {
 import { jumpUnlessAlive } from './heartbeat.ts';
 import { keyAddresses, keyPorts } from './key.ts';
 import { readPacket, readPacketFromR2 } from './read-packet.ts';
+import { emptySlots } from './slots.ts';
 import { addWorkersQueues, chooseWorker } from './spread.ts';
 
 const ETH_P_IP = 0x0800;
@@ -198,6 +199,9 @@ export function readAddresses(direction: Direction): Item[] {
   return [
     ...readPacket(ethernetLength, ipAt, 20),
     jne.imm(R0, 0, 'excluded'),
+    // Without CAP_PERFMON nothing may be read that was not written, by whichever branch a processor
+    // might speculate its way here (verifiers before Linux 6.16 follow it).
+    ...emptySlots(transportAt, 16),
     ...keyAddresses(direction),
     load8(R8, R10, ipAt + 9),
     storeImmediate32(R10, keyAt + flowKey.localPort, 0),
@@ -221,8 +225,6 @@ export function readPorts(direction: Direction): Item[] {
     add.imm(R2, ethernetLength),
     jeq.imm(R8, IPPROTO_TCP, 'read-tcp'),
     jne.imm(R8, IPPROTO_UDP, 'control'),
-    // Without CAP_PERFMON nothing may be read that was not written, in whichever branch.
-    storeImmediate32(R10, tcpFlagsAt - 1, 0),
     ...readPacketFromR2(transportAt, transportLength.udp),
     jne.imm(R0, 0, 'control'),
     goto('may-look-up'),
