@@ -110,6 +110,10 @@ bootstrap_package() {
   chromium) echo "chromium a browser for the status page" ;;
   prometheus) echo "promtool rules and metrics as Prometheus reads them" ;;
   ansible-lint | yamllint) echo "$1 lint of the recipes in packaging/" ;;
+  qemu-system-x86) echo "qemu-system-x86_64 machines with other kernels" ;;
+  busybox-static) echo "/usr/share/doc/busybox-static/copyright their first process" ;;
+  cpio) echo "cpio its file system" ;;
+  kmod) echo "depmod modules of their kernels" ;;
   mandoc) echo "mandoc a lint of the manual page" ;;
   python3 | make) echo "$1 building optional native modules" ;;
   g++) echo "g++ building optional native modules" ;;

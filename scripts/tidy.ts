@@ -23,6 +23,7 @@ const entries: readonly RegExp[] = [
   /\.d\.ts$/,
   embedded,
   // Programs that tests start in a namespace.
+  /^test\/vm\/(journey|verifier)\.ts$/,
   /^test\/net\/(cap-watcher|raw-sender|segment-sender|steering-agent|tcx-intruder)\.ts$/,
   /^scripts\/(test|tidy|abi-golden|terminal-picture)\.ts$/,
 ];

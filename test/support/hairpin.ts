@@ -43,6 +43,8 @@ export type HairpinOptions = {
   readonly environment?: Record<string, string>;
   /** The built-in firewall's allow and deny lists, YAML. */
   readonly policy?: string;
+  /** How long the agent's start may take; as on a busy machine otherwise. */
+  readonly startLimitMs?: number;
 };
 
 export type Hairpin = {
@@ -117,7 +119,7 @@ export async function startHairpin(t: Test, options: HairpinOptions = {}): Promi
     launchAgent,
     startAgent: async (settings) => {
       const agent = launchAgent(settings);
-      await agent.reach('redirecting', startLimitMs);
+      await agent.reach('redirecting', options.startLimitMs ?? startLimitMs);
       return agent;
     },
     capture: async (host, name, captureOptions) => {
