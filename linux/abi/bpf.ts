@@ -47,6 +47,7 @@ export const helper = {
   redirect: 23,
   skb_load_bytes: 26,
   skb_change_tail: 38,
+  skb_pull_data: 39,
   skb_change_head: 43,
   skb_adjust_room: 50,
   redirect_neigh: 152,

@@ -1,7 +1,7 @@
 /**
  * A virtual machine with another kernel and this machine's files: read-only by 9p, with changes
- * kept in its memory. Emulated (qemu, TCG), since test machines are often virtual themselves: some ten
- * times slower. It has no network but the namespaces that tests make in it.
+ * kept in its memory. Emulated (qemu, TCG), since test machines are often virtual themselves: some
+ * ten times slower. It has the network namespaces that tests make in it and, when asked for, a NIC.
  */
 import { spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,11 +12,18 @@ import { type Kernel, must } from './kernel.ts';
 
 /** For its files, and what the agent and the lab need of a kernel; with what they depend on. */
 const neededModules = [
-  ...['virtio_pci', '9pnet_virtio', '9p', 'overlay'],
+  ...['virtio_pci', 'virtio_net', '9pnet_virtio', '9p', 'overlay'],
   ...['tun', 'veth', 'vxlan', 'geneve', 'sch_ingress', 'cls_bpf', 'nf_tables'],
 ];
 
 const endMark = 'microperimeter-vm-ended';
+
+/** A virtio NIC, `eth0` inside, on a tap of this machine's. */
+export type Nic = {
+  /** Network namespace that the tap is in, as nsenter(1) takes it. */
+  readonly namespace: string;
+  readonly tap: string;
+};
 
 export type MachineAnswer = {
   /** Of the command; -1 when the machine ended without saying. */
@@ -33,12 +40,13 @@ export async function runIn(
   kernel: Kernel,
   command: string,
   limitMs: number,
+  nic?: Nic,
 ): Promise<MachineAnswer> {
   const directory = mkdtempSync(join(tmpdir(), 'microperimeter-vm-'));
   try {
     const initrd = join(directory, 'initrd');
     writeFileSync(initrd, createInitrd(kernel, command, directory));
-    const output = await run(kernel, initrd, limitMs);
+    const output = await run(kernel, initrd, limitMs, nic);
     const code = new RegExp(`^${endMark} (\\d+)`, 'm').exec(output)?.[1];
     return { code: code === undefined ? -1 : Number(code), output };
   } finally {
@@ -94,7 +102,6 @@ exec $b switch_root /new /bin/bash /run/command
 /** In the directory that this process is in, and with its PATH. */
 function wrapped(command: string): string {
   return `export PATH='${process.env.PATH}' HOME=/root
-mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir -p /dev/pts /dev/shm
@@ -113,19 +120,24 @@ sleep 60
 `;
 }
 
-function run(kernel: Kernel, initrd: string, limitMs: number): Promise<string> {
+function run(kernel: Kernel, initrd: string, limitMs: number, nic?: Nic): Promise<string> {
+  const inside = nic === undefined ? [] : ['nsenter', `--net=${nic.namespace}`];
+  const device = [
+    ...['-netdev', `tap,id=nic,ifname=${nic?.tap},script=no,downscript=no`],
+    ...['-device', 'virtio-net-pci,netdev=nic,romfile='],
+  ];
   const share = 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap';
-  const child = spawn(
+  const [command, ...args] = [
+    ...inside,
     'qemu-system-x86_64',
-    [
-      ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '3G'],
-      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
-      ...['-kernel', kernel.image, '-initrd', initrd],
-      ...['-append', 'console=ttyS0 quiet panic=-1'],
-      ...['-fsdev', share, '-device', 'virtio-9p-pci,fsdev=host,mount_tag=host'],
-    ],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
-  );
+    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '3G'],
+    ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
+    ...['-kernel', kernel.image, '-initrd', initrd],
+    ...['-append', 'console=ttyS0 quiet panic=-1'],
+    ...['-fsdev', share, '-device', 'virtio-9p-pci,fsdev=host,mount_tag=host'],
+    ...(nic === undefined ? [] : device),
+  ];
+  const child = spawn(command!, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   const gather = (chunk: Buffer) => {
     output += chunk.toString().replaceAll('\r', '');

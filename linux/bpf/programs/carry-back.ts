@@ -267,9 +267,17 @@ function onlyItsOwn({ cookieMask, headers }: TunnelTemplate, toSocket: string): 
   ];
 }
 
-/** A checksum that was verified was the outer one; the inner one is the receiver's to verify. */
+/**
+ * A checksum that was verified was the outer one; the inner one is the receiver's to verify. The
+ * inner IPv4 header has to be in the linear part, where a NIC's driver may have put no more than
+ * the Ethernet header: `redirect_neigh` looks for the destination there and does not pull it.
+ */
 function takeOuterOff(outerLength: number): Item[] {
   return [
+    mov.reg(R1, R6),
+    mov.imm(R2, ethernetLength + outerLength + 20),
+    call(helper.skb_pull_data),
+    jne.imm(R0, 0, 'hand-back'),
     mov.reg(R1, R6),
     mov.imm(R2, -outerLength),
     mov.imm(R3, BPF_ADJ_ROOM_MAC),
