@@ -7,7 +7,7 @@ import type { Acceleration } from '../linux/bpf/policy.ts';
 import type { CarrierPeer } from '../linux/carrier.ts';
 import { routeTo } from '../linux/netlink.ts';
 import { sourceOf, type TunnelDescriptors } from '../linux/udp.ts';
-import type { Links } from './host-policy.ts';
+import { type Links, wantsAcceleration } from './host-policy.ts';
 import { sourceTo } from './links.ts';
 import { tunnelTemplateOf } from './tunnel-template.ts';
 
@@ -21,6 +21,9 @@ export type AccelerationPlan = {
 /** What comes back from a firewall must come in by an interface that the programs are on. */
 export function planAcceleration(config: Settings, links: Links): AccelerationPlan {
   if (config.acceleration === 'off') return { acceleration: undefined, reason: '' };
+  if (!wantsAcceleration(config, links)) {
+    return withoutAcceleration('the interface is a veth (acceleration: kernel does it even so)');
+  }
   if (tunnelPortsOf(config.tunnel).length > 1) {
     return withoutAcceleration('the tunnel has a port for each direction');
   }

@@ -166,7 +166,7 @@ export class Agent {
     const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
     const { acceleration, reason } = this.plan;
-    if (reason !== '') logger.warn(`the kernel does not carry established flows: ${reason}`);
+    if (reason !== '') logger.info(`the kernel does not carry established flows: ${reason}`);
     if (acceleration !== undefined) {
       logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
     }

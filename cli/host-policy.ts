@@ -61,6 +61,12 @@ export function exclusionsOf(config: Settings, links: Pick<Links, 'broadcasts'>)
   };
 }
 
+/** Whether the kernel is to carry flows where the workload's interfaces are these. */
+export function wantsAcceleration({ acceleration }: Settings, { interfaces }: Links): boolean {
+  if (acceleration !== 'auto') return acceleration === 'kernel';
+  return interfaces.length > 0 && interfaces.every(({ kind }) => kind !== 'veth');
+}
+
 /** Where the agent itself connects to: telemetry, and probes that do not go through the tunnel. */
 function ownEndpoints({ firewalls, ha }: Settings): BuiltIns['telemetry'] {
   const { kind, port } = ha.probe;

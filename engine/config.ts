@@ -165,8 +165,11 @@ export type Config = {
    * In order: the first that matches decides. Sets are resolved; each list is sorted and merged.
    */
   readonly rules: readonly Rule[];
-  /** Who carries redirected flows once they are established: the kernel, or the engine. */
-  readonly acceleration: 'kernel' | 'off';
+  /**
+   * Who carries redirected flows once they are established: the kernel, or the engine (`off`);
+   * `auto` is the kernel but on veth.
+   */
+  readonly acceleration: 'auto' | 'kernel' | 'off';
   readonly limits: {
     readonly flows: number;
     /** Of these, how many the kernel can carry at once; 128 bytes each, taken at start. */
@@ -255,7 +258,7 @@ export const defaults = {
   },
   /** What is not spoken of is inspected. */
   default: 'redirect',
-  acceleration: 'off',
+  acceleration: 'auto',
   /** Carried flows take 8 MB of the kernel's memory. */
   limits: { flows: 1_048_576, acceleratedFlows: 65_536, workers: 1, busyPoll: true },
   control: { socket: '/run/microperimeter/control.sock' },

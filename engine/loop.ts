@@ -268,7 +268,7 @@ export class Loop {
     }
     if (view === GateView.Pass && path.gate !== view) this.redirect.passHeld();
     path.gate = view;
-    path.peers.tellCarrier(path.io.carrier);
+    path.peers.tellCarrier(path.io.carrier, path.tap.points !== 0);
     if (mode === this.mode) return;
     this.mode = mode;
     path.io.steering.setMode(mode);

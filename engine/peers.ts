@@ -257,12 +257,15 @@ export class Peers {
     if (silentSinceMs[firewall] >= 0) this.health[firewall].silent(silentSinceMs[firewall], nowMs);
   }
 
-  /** To the firewalls that flows stay with, packets go without us; the others' come up. */
-  tellCarrier(carrier: Carrier): void {
+  /**
+   * To the firewalls that flows stay with, packets go without us; the others' come up.
+   * @param watched packets are captured, so that all come up
+   */
+  tellCarrier(carrier: Carrier, watched: boolean): void {
     const { choice, columns, options } = this;
     for (let i = 0; i < this.count; i++) {
-      const stays = choice.isUsable(i) && (!options.follow || columns.active[i] === 1);
-      carrier.setInnerMtu(i, stays ? this.innerMtu[i] : 0);
+      const used = choice.isUsable(i) && (!options.follow || columns.active[i] === 1);
+      carrier.setInnerMtu(i, used && !watched ? this.innerMtu[i] : 0);
     }
   }
 

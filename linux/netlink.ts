@@ -17,6 +17,8 @@ export type Interface = {
   readonly up: boolean;
   /** ARPHRD_… of linux/if_arp.h: 1 is Ethernet. */
   readonly type: number;
+  /** `veth`, `bond`; empty for hardware, also emulated. */
+  readonly kind: string;
   /** `02:00:00:00:00:01`; empty when the interface has none. */
   readonly mac: string;
   /** Packets dropped on the way to the host and, for a TUN, for want of room in its queue. */
@@ -200,12 +202,14 @@ function readInterface(payload: DataView): Interface {
   const attributes = parseAttributes(payload, abi.ifinfomsg.size);
   const stats = attributes.get(abi.IFLA_STATS64);
   const flags = payload.getUint32(abi.ifinfomsg.ifi_flags, LITTLE_ENDIAN);
+  const about = attributes.get(abi.IFLA_LINKINFO);
   return {
     index: payload.getInt32(abi.ifinfomsg.ifi_index, LITTLE_ENDIAN),
     name: attributeText(attributes.get(abi.IFLA_IFNAME)),
     mtu: attributes.get(abi.IFLA_MTU)?.getUint32(0, LITTLE_ENDIAN) ?? 0,
     up: (flags & IFF_UP) !== 0,
     type: payload.getUint16(abi.ifinfomsg.ifi_type, LITTLE_ENDIAN),
+    kind: attributeText(about && parseAttributes(about, 0).get(abi.IFLA_INFO_KIND)),
     mac: hexPairs(attributes.get(abi.IFLA_ADDRESS)),
     receiveDropped: counter(stats, abi.rtnl_link_stats64.rx_dropped),
     sendDropped: counter(stats, abi.rtnl_link_stats64.tx_dropped),

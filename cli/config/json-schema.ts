@@ -116,7 +116,8 @@ const descriptions: Readonly<Record<string, string>> = {
   'rules[].firewall': 'Name of the firewall that takes them, or a list of names. Default: any.',
   'rules[].log': 'With log.which: rules, the flow log has these connections. Default: false.',
   acceleration:
-    'Who carries redirected flows once they are established: kernel or the agent. Default: off.',
+    'Who carries redirected flows once they are established: kernel, or (off) the agent. auto: the ' +
+    'kernel, but on veth the agent. Default: auto.',
   limits: 'What is allocated at start.',
   'limits.flows': 'Connections at once. Default: 1048576.',
   'limits.workers': 'Threads of the data path, each with its share of the flows. Default: 1.',

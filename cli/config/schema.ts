@@ -307,7 +307,7 @@ export const sections = {
   rules: z
     .preprocess((value) => value ?? [], list(rule, limits.rules, 'rules'))
     .meta({ type: ['array', 'null'] }),
-  acceleration: choice('kernel', 'off').default(defaults.acceleration),
+  acceleration: choice('auto', 'kernel', 'off').default(defaults.acceleration),
   limits: block({
     flows: integer(limits.flows).default(defaults.limits.flows),
     acceleratedFlows: integer(limits.acceleratedFlows).default(defaults.limits.acceleratedFlows),

@@ -23,7 +23,7 @@ import { rendezvous } from '../../tunnel/firewalls.ts';
 import type { ReadConfig } from '../config/parse.ts';
 import { formatProtocol } from '../config/text.ts';
 import { createEncapsulation } from '../data-path.ts';
-import { builtInsOf, type Links } from '../host-policy.ts';
+import { builtInsOf, type Links, wantsAcceleration } from '../host-policy.ts';
 import { buildPolicy, firstGeneration, networksOf } from '../policy.ts';
 import { builtInReason } from './built-in-reason.ts';
 import { type Connection, directionNames, type Miss, missOf } from './misses.ts';
@@ -76,6 +76,7 @@ export class Decider {
   private readonly source: ReadConfig;
   private readonly policy: Policy;
   private readonly networks: ReturnType<typeof networksOf>;
+  private readonly accelerates: boolean;
 
   /** @throws RulesTooLargeError when the rules do not fit */
   constructor(source: ReadConfig, links: Links) {
@@ -83,6 +84,7 @@ export class Decider {
     this.config = source.config;
     this.policy = buildPolicy(source.config, builtInsOf(source.config, links), firstGeneration);
     this.networks = networksOf(source.config);
+    this.accelerates = wantsAcceleration(source.config, links);
   }
 
   /** @param midStream whether it is TCP and its first packet was not seen */
@@ -209,9 +211,9 @@ export class Decider {
   ): string {
     if (rule === builtInRule) return 'all stay in the kernel';
     if (verdict === 'redirect') {
-      const { acceleration, policy } = this.config;
+      const { policy } = this.config;
       if (policy.mode === 'observe') return 'user space, which counts';
-      return acceleration === 'kernel' && hasPorts(protocol)
+      return this.accelerates && hasPorts(protocol)
         ? 'the kernel, by way of the firewall, once it is established; user space until then'
         : 'user space, by way of the firewall';
     }

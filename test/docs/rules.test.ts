@@ -19,6 +19,8 @@ firewalls:
     address: 10.9.0.4
     telemetry: { url: https://10.9.0.4/v1/metrics, ca: /etc/ca.pem }
 control: { socket: ${directory}/none.sock }
+# As on a NIC that is no veth, whatever this machine has.
+acceleration: kernel
 `;
 const config = join(directory, 'config.yaml');
 

@@ -168,9 +168,34 @@ print("fine")
   t.same(dropped(status), ['too-big'], 'but that');
 });
 
-t.test('off, and where it cannot be', async (t) => {
-  const hairpin = await startHairpin(t, { ...carried, top: { acceleration: 'off' } });
+t.test('a capture sees what the kernel would carry', async (t) => {
+  const hairpin = await startHairpin(t, carried);
+  const { topology } = hairpin;
+  const iperf = await startIperfServer(topology.server);
+  t.teardown(() => iperf.stop());
   const agent = await hairpin.startAgent();
+  const sending = transfer(hairpin, '-b', '20M', '-t', '6');
+  await pause(1000);
+  const file = `${hairpin.directory}/seen.pcapng`;
+  const words = ['--socket', agent.socketPath, '-w', file, '--duration', '2s'];
+  const filter = ['--filter', 'tcp port 5201'];
+  await run(topology.workload, 'bin/microperimeter', ['capture', ...words, ...filter]);
+  const rows = await shell(topology.workload, `tshark -r ${file} 2>/dev/null | wc -l`);
+  t.ok(Number(rows) > 200, `${rows} packets`);
+  const before = (await settled(agent)).kernel.carriedOut!.packets;
+  await pause(500);
+  t.ok((await settled(agent)).kernel.carriedOut!.packets > before, 'carried again afterwards');
+  t.ok((await sending) > 10_000_000);
+  t.same(dropped(await settled(agent)), []);
+});
+
+t.test('on veth it has to be asked for; off is off', async (t) => {
+  const hairpin = await startHairpin(t, { topology: carried.topology });
+  const auto = await hairpin.startAgent();
+  t.match(await auto.status(), { acceleration: { by: 'agent', reason: /is a veth/ } });
+  await auto.program.stop();
+  const agent = hairpin.launchAgent({}, { acceleration: 'off' });
+  await agent.reach('redirecting', 10_000);
   t.match(await agent.status(), { acceleration: { by: 'agent', reason: '' } });
   const iperf = await startIperfServer(hairpin.topology.server);
   t.teardown(() => iperf.stop());

@@ -12,14 +12,16 @@ import { type Kernel, must } from './kernel.ts';
 
 /** For its files, and what the agent and the lab need of a kernel; with what they depend on. */
 const neededModules = [
-  ...['virtio_pci', 'virtio_net', '9pnet_virtio', '9p', 'overlay'],
+  ...['virtio_pci', 'virtio_net', 'vmxnet3', 'e1000e', '9pnet_virtio', '9p', 'overlay'],
   ...['tun', 'veth', 'vxlan', 'geneve', 'sch_ingress', 'cls_bpf', 'nf_tables'],
 ];
 
 const endMark = 'microperimeter-vm-ended';
 
-/** A virtio NIC, `eth0` inside, on a tap of this machine's. */
+/** `eth0` inside, on a tap of this machine's. */
 export type Nic = {
+  /** Device that qemu emulates; its driver has the same name, but `virtio-net-pci`. */
+  readonly model: 'virtio-net-pci' | 'vmxnet3' | 'e1000e';
   /** Network namespace that the tap is in, as nsenter(1) takes it. */
   readonly namespace: string;
   readonly tap: string;
@@ -124,7 +126,7 @@ function run(kernel: Kernel, initrd: string, limitMs: number, nic?: Nic): Promis
   const inside = nic === undefined ? [] : ['nsenter', `--net=${nic.namespace}`];
   const device = [
     ...['-netdev', `tap,id=nic,ifname=${nic?.tap},script=no,downscript=no`],
-    ...['-device', 'virtio-net-pci,netdev=nic,romfile='],
+    ...['-device', `${nic?.model},netdev=nic,romfile=`],
   ];
   const share = 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap';
   const [command, ...args] = [

@@ -1,21 +1,22 @@
+// Untimed: another test may run beside this one.
 /**
- * A workload with a NIC that is no veth: an emulated machine with Debian's kernel and a virtio
- * device, which is offered super-packets and cuts those of tunnels (needs root, and a Debian
- * mirror). The other hosts are the lab's. What leaves it is looked at where its wire would be.
+ * A workload with a NIC that is no veth, by its driver: an emulated machine with Debian's kernel,
+ * and the lab's other hosts (needs root, and a Debian mirror). What leaves it is looked at where
+ * its wire would be.
  */
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { writeAgentConfig } from '../../lab/agent.ts';
 import { addresses } from '../../lab/topology.ts';
 import { startIperfServer, startWebServer } from '../../lab/traffic.ts';
 import { startHairpin } from '../support/hairpin.ts';
 import { fetchKernel } from '../vm/kernel.ts';
-import { runIn } from '../vm/machine.ts';
+import { type Nic, runIn } from '../vm/machine.ts';
 
 const { firewall, router, server, workload } = addresses;
 const limitMs = 150_000;
 const transferBytes = 4_000_000;
 
-t.test('super-packets of a virtio NIC are carried in packets that fit the wire', async (t) => {
+async function carries(t: Test, model: Nic['model']): Promise<void> {
   const kernel = fetchKernel('bookworm');
   const hairpin = await startHairpin(t, { topology: { offloads: 'firewall-off' } });
   const { topology } = hairpin;
@@ -33,7 +34,6 @@ t.test('super-packets of a virtio NIC are carried in packets that fit the wire',
     ca: hairpin.certificates.ca,
     firewall,
     encapsulation: 'geneve',
-    top: { acceleration: 'kernel' },
   });
   const onWire = await hairpin.capture(topology.router, 'wire', {
     filter: 'udp port 6081',
@@ -59,16 +59,24 @@ kill %1
 wait %1
 `,
     limitMs,
-    { namespace: topology.router.path, tap: 'workload' },
+    { model, namespace: topology.router.path, tap: 'workload' },
   );
   await onWire.stop();
-  if (!t.equal(code, 0, 'all of it')) return t.comment(output.slice(-8000));
+  if (!t.equal(code, 0, 'all of it')) {
+    t.comment(output.slice(-8000));
+    return;
+  }
   const status = JSON.parse(/^status: (.*)$/m.exec(output)![1]!);
   t.match(status.acceleration, { by: 'kernel', reason: '' });
-  t.ok(status.kernel.carriedOut.bytes > 1.8 * transferBytes, 'by the kernel');
+  // What vmxnet3 joins on receiving is the agent's.
+  t.ok(status.kernel.carriedOut.bytes > 0.8 * transferBytes, 'by the kernel');
   t.ok(status.kernel.carriedBack.bytes > 1.8 * transferBytes);
   t.match(output, /tx-udp_tnl-segmentation: off/, 'the NIC cuts no tunnels: the kernel does');
   t.ok((await onWire.count('geneve')) > (2 * transferBytes) / 1448, 'through the tunnel');
   t.same(await onWire.read('frame.len > 1514', ['frame.len']), [], 'no larger than the wire');
   t.equal(await onWire.count('_ws.malformed || ip.checksum.status == 0'), 0);
-});
+}
+
+for (const model of ['virtio-net-pci', 'vmxnet3', 'e1000e'] as const) {
+  t.test(model, (t) => carries(t, model));
+}
