@@ -6,9 +6,11 @@ import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import type { Acceleration } from '../linux/bpf/policy.ts';
 import type { CarrierPeer } from '../linux/carrier.ts';
 import { routeTo } from '../linux/netlink.ts';
+import type { AttachedSteering } from '../linux/steering.ts';
 import { sourceOf, type TunnelDescriptors } from '../linux/udp.ts';
 import { type Links, wantsAcceleration } from './host-policy.ts';
 import { sourceTo } from './links.ts';
+import type { Logger } from './log.ts';
 import { tunnelTemplateOf } from './tunnel-template.ts';
 
 export type AccelerationPlan = {
@@ -58,8 +60,8 @@ export function withoutAcceleration(reason: string): AccelerationPlan {
 }
 
 /** The firewalls as the sockets have them: the same source address and ports, flow by flow. */
-export function carrierPeersOf(sockets: TunnelDescriptors): CarrierPeer[] {
-  return sockets.peers.map(({ address, port, senders }) => {
+export function carrierPeersOf(peers: TunnelDescriptors['peers']): CarrierPeer[] {
+  return peers.map(({ address, port, senders }) => {
     const sources = senders.map(sourceOf);
     return {
       address,
@@ -69,4 +71,48 @@ export function carrierPeersOf(sockets: TunnelDescriptors): CarrierPeer[] {
       interfaceIndex: routeTo(address).interfaceIndex,
     };
   });
+}
+
+/** Whether the kernel carries, over what becomes of the host. */
+export class Carrying {
+  plan: AccelerationPlan;
+  private readonly first: AccelerationPlan;
+  private readonly steering: Pick<AttachedSteering, 'stopCarrying' | 'startCarrying'>;
+  private readonly senders: TunnelDescriptors['peers'];
+  private readonly logger: Logger;
+
+  /** @param first as at the start, which the programs are made with as long as they are there */
+  constructor(
+    first: AccelerationPlan,
+    steering: Pick<AttachedSteering, 'stopCarrying' | 'startCarrying'>,
+    senders: TunnelDescriptors['peers'],
+    logger: Logger,
+  ) {
+    this.plan = first;
+    this.first = first;
+    this.steering = steering;
+    this.senders = senders;
+    this.logger = logger;
+  }
+
+  /** What carried flows were begun with is not true any more: the engine has them again. */
+  stop(): void {
+    if (this.plan.acceleration === undefined) return;
+    this.steering.stopCarrying();
+    this.plan = withoutAcceleration('interfaces or addresses change');
+    this.logger.warn('the kernel carries no flows any more: interfaces or addresses change');
+  }
+
+  /** Flows begin to be carried anew, if the kernel was stopped and the host permits it now. */
+  resume(config: Settings, links: Links): void {
+    if (this.first.acceleration === undefined || this.plan.acceleration !== undefined) return;
+    const now = planAcceleration(config, links);
+    if (now.acceleration === undefined) {
+      this.plan = now;
+      return;
+    }
+    this.steering.startCarrying(carrierPeersOf(this.senders));
+    this.plan = this.first;
+    this.logger.info('the kernel carries established flows again');
+  }
 }

@@ -18,7 +18,7 @@ import type { AttachedSteering } from '../linux/steering.ts';
 import type { Tun } from '../linux/tun.ts';
 import { reconnectSenders } from '../linux/udp.ts';
 import { reasonKinds, reasonNames } from '../parsers/reason.ts';
-import { type AccelerationPlan, withoutAcceleration } from './acceleration.ts';
+import { type AccelerationPlan, Carrying } from './acceleration.ts';
 import { captureHeaderOf } from './capture/header.ts';
 import type { Compiled } from './compile.ts';
 import type { DataPathStart } from './data-path-thread.ts';
@@ -74,7 +74,7 @@ export class Agent {
   private readonly hostWatch: HostWatch;
   /** As the host is now. */
   private links: Links;
-  private plan: AccelerationPlan;
+  private readonly carrying: Carrying;
   private turn: Promise<void> = Promise.resolve();
   private guardGone = false;
   private readonly pulse: Pulse;
@@ -85,7 +85,7 @@ export class Agent {
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.links = parts.links;
-    this.plan = parts.plan;
+    this.carrying = new Carrying(parts.plan, parts.steering, parts.senders, parts.logger);
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { dataPaths, gates, logger, wakes } = parts;
     const taps = dataPaths.map(({ tap }) => tap);
@@ -165,7 +165,7 @@ export class Agent {
     const bytes = dataPaths.reduce((sum, { flows }) => sum + flows.byteLength, 0);
     const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    const { acceleration, reason } = this.plan;
+    const { acceleration, reason } = this.carrying.plan;
     if (reason !== '') logger.info(`the kernel does not carry established flows: ${reason}`);
     if (acceleration !== undefined) {
       logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
@@ -215,7 +215,7 @@ export class Agent {
         reclassifyBefore,
       }),
       steeringPolicyOf: (settings) =>
-        steeringPolicyOf(settings, this.links, tun, this.plan.acceleration, spread),
+        steeringPolicyOf(settings, this.links, tun, this.parts.plan.acceleration, spread),
     };
   }
 
@@ -225,19 +225,11 @@ export class Agent {
     const { now } = this.inForce;
     const known = this.links.broadcasts.join() === next.broadcasts.join();
     const indexes = ({ interfaces }: Links) => interfaces.map(({ index }) => index).join();
-    if (indexes(this.links) !== indexes(next)) this.stopCarrying();
+    if (indexes(this.links) !== indexes(next)) this.carrying.stop();
     this.links = next;
-    const { acceleration } = this.plan;
+    const { acceleration } = this.parts.plan;
     if (known) steering.replace(steeringPolicyOf(now.settings, next, tun, acceleration, spread));
     else await this.inForce.change(now);
-  }
-
-  /** What carried flows were begun with is not true any more: the engine has them again. */
-  private stopCarrying(): void {
-    if (this.plan.acceleration === undefined) return;
-    this.parts.steering.stopCarrying();
-    this.plan = withoutAcceleration('interfaces or addresses have changed since the start');
-    this.parts.logger.warn(`the kernel carries no flows any more: ${this.plan.reason}`);
   }
 
   private watchHost(): HostWatch {
@@ -253,9 +245,10 @@ export class Agent {
       segmentation: () => this.counters().gauges[Gauge.SegmentationOff] === 0,
       apply: (links) => this.inTurn(() => this.applyLinks(links)),
       reconnect: () => {
-        this.stopCarrying();
+        this.carrying.stop();
         return reconnectSenders(senders.filter(({ address }) => sourceTo(address) !== 0));
       },
+      settled: () => this.carrying.resume(this.inForce.now.settings, this.links),
     };
     const firewalls = this.inForce.now.settings.firewalls.map(({ address }) => address);
     return new HostWatch(host, this.links, firewalls, logger);
@@ -294,7 +287,8 @@ export class Agent {
    */
   status(found = 0): AgentStatus {
     const { steering, tun } = this.parts;
-    const { firewalls, hostWatch, links, plan, pulse, startedAt, startedMs } = this;
+    const { firewalls, hostWatch, links, pulse, startedAt, startedMs } = this;
+    const { plan } = this.carrying;
     return {
       ...describeStatus({
         inForce: this.inForce.now,

@@ -215,12 +215,14 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       wakeFds: wakers.map(({ fd }) => fd),
       probes: columns[0]!,
     };
+    const peers = plan.acceleration === undefined ? [] : carrierPeersOf(sockets.peers);
+    if (peers.length > 0) steering.startCarrying(peers);
     const carrier = plan.acceleration && {
       recordsFd: steering.recordsFd,
       controlFd: steering.controlFd,
       flowsFd: steering.verdictFd,
       capacity: plan.acceleration.flows,
-      peers: carrierPeersOf(sockets),
+      peers,
     };
     const dataPaths = wakers.map(
       (waker, worker): DataPathStart => ({

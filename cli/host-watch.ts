@@ -24,6 +24,8 @@ export type Host = {
   apply(links: Links): Promise<void>;
   /** Connect the tunnel's sockets anew; false when that is not possible now. */
   reconnect(): boolean;
+  /** What could be put right has been. */
+  settled(): void;
 };
 
 /** How often the kernel is asked for news, and how often to look without any. */
@@ -86,6 +88,7 @@ export class HostWatch {
     this.now = this.firewalls.map((firewall) => this.host.sourceTo(firewall));
     await this.mendPrograms();
     this.mendSources();
+    this.host.settled();
     const found = this.describe();
     for (const words of found) if (!this.drift.includes(words)) this.logger.warn(words);
     for (const words of this.drift) {

@@ -82,6 +82,7 @@ export class CarriedFlows {
 
   /** Once a breath, before anything is read. */
   beginBreath(): void {
+    if (this.carrier.beginsAgain()) this.endAll();
     this.budget = beginsPerBreath;
     this.agreeing = this.unequalCount;
     this.emptied.fill(0);

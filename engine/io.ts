@@ -224,6 +224,8 @@ export interface Carrier {
   read(flow: number, totals: Float64Array): void;
   /** The largest inner packet on the way to a firewall, bytes; 0: nothing is carried there. */
   setInnerMtu(firewall: number, innerMtu: number): void;
+  /** Once after the host has changed: what has been begun must be ended. */
+  beginsAgain(): boolean;
 }
 
 export interface Clock {

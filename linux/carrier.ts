@@ -52,14 +52,37 @@ export function createRecords(capacity: number): Fd {
   });
 }
 
-/** For good: what flows were begun with is not true any more. Any thread. Throws SystemError. */
+/** On the control page. `Again`: the data path is to forget what it has begun, and go on. */
+const Carrying = { On: 0, Off: 1, Again: 2 } as const;
+
+/** What flows were begun with is not true any more. Any thread. Throws SystemError. */
 export function stopCarrying(controlFd: Fd): void {
-  const page = new DataView(mapValues(controlFd, controlPage.size), 0, controlPage.size);
-  page.setUint32(controlPage.carryOff, 1, LITTLE_ENDIAN);
+  const memory = mapValues(controlFd, controlPage.size);
+  const page = new DataView(memory, 0, controlPage.size);
+  Atomics.store(new Int32Array(memory, controlPage.carrying, 1), 0, Carrying.Off);
   for (let firewall = 0; firewall < carriedPeersMax; firewall++) {
     const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
     page.setUint16(at, 0, LITTLE_ENDIAN);
   }
+}
+
+/** From now on, also after a stop: the firewalls as they are reached now. Throws SystemError. */
+export function startCarrying(controlFd: Fd, peers: readonly CarrierPeer[]): void {
+  const memory = mapValues(controlFd, controlPage.size);
+  writePeers(new DataView(memory, 0, controlPage.size), peers);
+  Atomics.store(new Int32Array(memory, controlPage.carrying, 1), 0, Carrying.Again);
+}
+
+/** Nothing is carried to them until their inner MTU is set. */
+function writePeers(page: DataView, peers: readonly CarrierPeer[]): void {
+  peers.forEach((peer, index) => {
+    const at = controlPage.peers + index * carriedPeer.size;
+    page.setUint16(at + carriedPeer.innerMtu, 0, LITTLE_ENDIAN);
+    page.setInt32(at + carriedPeer.source, peer.source);
+    page.setInt32(at + carriedPeer.target, peer.address);
+    page.setInt32(at + carriedPeer.interfaceIndex, peer.interfaceIndex, LITTLE_ENDIAN);
+    page.setUint16(at + carriedPeer.port, peer.port);
+  });
 }
 
 /** Of a kernel or a configuration that carries nothing. */
@@ -74,6 +97,7 @@ export const noCarrier: Carrier = {
   setDelivered() {},
   read: (_flow, totals) => void totals.fill(0),
   setInnerMtu() {},
+  beginsAgain: () => false,
 };
 
 /** Every record starts as nobody's, with nothing carried: a dead data path's are over. */
@@ -96,6 +120,7 @@ class KernelCarrier implements Carrier {
   private readonly view: DataView;
   private readonly control: DataView;
   private readonly epochs: Int32Array;
+  private readonly carrying: Int32Array;
   private readonly peers: readonly CarrierPeer[];
   private readonly key = allocate(flowKey.size);
   private readonly value = allocate(flowValue.size);
@@ -114,14 +139,7 @@ class KernelCarrier implements Carrier {
     this.epochs = new Int32Array(page, controlPage.epoch, 1);
     if (peers.length > carriedPeersMax) throw new RangeError(`${peers.length} firewalls`);
     this.peers = peers;
-    this.peers.forEach((peer, index) => {
-      const at = controlPage.peers + index * carriedPeer.size;
-      this.control.setUint16(at + carriedPeer.innerMtu, 0, LITTLE_ENDIAN);
-      this.control.setInt32(at + carriedPeer.source, peer.source);
-      this.control.setInt32(at + carriedPeer.target, peer.address);
-      this.control.setInt32(at + carriedPeer.interfaceIndex, peer.interfaceIndex, LITTLE_ENDIAN);
-      this.control.setUint16(at + carriedPeer.port, peer.port);
-    });
+    this.carrying = new Int32Array(page, controlPage.carrying, 1);
     this.keys = new Int32Array(capacity * wordsOf(flowKey.size));
     this.value.view.setUint32(flowValue.verdict, KernelVerdict.Carry, LITTLE_ENDIAN);
     const { view } = this.update;
@@ -218,8 +236,13 @@ class KernelCarrier implements Carrier {
 
   setInnerMtu(firewall: number, innerMtu: number): void {
     const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
-    const isOff = this.control.getUint32(controlPage.carryOff, LITTLE_ENDIAN) !== 0;
-    this.control.setUint16(at, isOff ? 0 : Math.min(innerMtu, 0xffff), LITTLE_ENDIAN);
+    const isOn = Atomics.load(this.carrying, 0) === Carrying.On;
+    this.control.setUint16(at, isOn ? Math.min(innerMtu, 0xffff) : 0, LITTLE_ENDIAN);
+  }
+
+  beginsAgain(): boolean {
+    const { Again, On } = Carrying;
+    return Atomics.compareExchange(this.carrying, 0, Again, On) === Again;
   }
 }
 

@@ -48,7 +48,7 @@ import {
 } from './bpf/policy.ts';
 import { nicProgram } from './bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
-import { createRecords, stopCarrying } from './carrier.ts';
+import { type CarrierPeer, createRecords, startCarrying, stopCarrying } from './carrier.ts';
 import { Closers } from './fd.ts';
 import {
   allocate,
@@ -93,6 +93,7 @@ export interface AttachedSteering {
   others(): readonly Neighbours[];
   /** The programs carry no flow by themselves any more. No system call. */
   stopCarrying(): void;
+  startCarrying(peers: readonly CarrierPeer[]): void;
   /** Takes everything away. Idempotent. */
   detach(): void;
 }
@@ -244,6 +245,7 @@ function attachAll(
         }))
         .filter(({ after, before }) => before + after > 0),
     stopCarrying: () => stopCarrying(maps.control),
+    startCarrying: (peers) => startCarrying(maps.control, peers),
     detach: () => closers.closeAll(),
   };
 }

@@ -141,7 +141,7 @@ export const controlPage = {
   generation: 12,
   policyGeneration: 16,
   epoch: 20,
-  carryOff: 24,
+  carrying: 24,
   peers: 64,
   heartbeats: 320,
 } as const;

@@ -19,6 +19,7 @@ function start() {
     segmentation: true,
     applied: 0,
     connected: 0,
+    settled: 0,
     canConnect: true,
     refuses: '',
   };
@@ -38,6 +39,7 @@ function start() {
       state.applied++;
       state.missing = [];
     },
+    settled: () => void state.settled++,
     reconnect: () => {
       if (state.canConnect) state.connected++;
       return state.canConnect;

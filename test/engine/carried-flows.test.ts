@@ -131,6 +131,16 @@ t.test('an end is an end', async (t) => {
   t.equal(engine.amounts().packets[Reason.Redirected], 6, 'with the one that was carried');
 });
 
+t.test('a host that has changed has everything begin again', async (t) => {
+  const { carrier, engine, establish } = start();
+  establish();
+  carrier.again = true;
+  engine.loop.breathe();
+  t.same(carrier.ended, [flow]);
+  engine.loop.breathe();
+  t.same(carrier.ended, [flow], 'once');
+});
+
 t.test('nothing is carried to a firewall that must not be used', async (t) => {
   const { engine, carrier } = start();
   engine.loop.breathe();

@@ -233,6 +233,12 @@ export class FakeCarrier implements Carrier {
   setInnerMtu(_firewall: number, innerMtu: number): void {
     this.innerMtu = innerMtu;
   }
+  again = false;
+  beginsAgain(): boolean {
+    const { again } = this;
+    this.again = false;
+    return again;
+  }
 }
 
 export class FakeClock implements Clock {

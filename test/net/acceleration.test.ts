@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Agent, AgentStatus } from '../../lab/agent.ts';
-import { pause, run } from '../../lab/program.ts';
+import { pause, run, until } from '../../lab/program.ts';
 import { addresses } from '../../lab/topology.ts';
 import { requestWeb, startIperfServer, startWebServer } from '../../lab/traffic.ts';
 import { type Hairpin, type HairpinOptions, shell, startHairpin } from '../support/hairpin.ts';
@@ -167,6 +167,36 @@ print("fine")
   t.ok(status.kernel.carriedOut!.packets > 20, 'small ones by the kernel');
   t.same(dropped(status), ['too-big'], 'but that');
 });
+
+t.test(
+  'when our address towards the firewall changes, flows are carried from the new one',
+  async (t) => {
+    const hairpin = await startHairpin(t, carried);
+    const { topology } = hairpin;
+    const iperf = await startIperfServer(topology.server);
+    t.teardown(() => iperf.stop());
+    const agent = await hairpin.startAgent();
+    const sending = transfer(hairpin, '-b', '20M', '-t', '8');
+    await pause(1000);
+    t.ok((await settled(agent)).kernel.carriedOut!.packets > 200);
+    topology.workload.ip('addr add 10.1.0.77/24 dev eth0');
+    topology.workload.ip('route change default via 10.1.0.1 src 10.1.0.77');
+    await until('it says so', 5000, () => agent.program.output.includes('flows again'));
+    const before = await settled(agent);
+    t.match(before, { acceleration: { by: 'kernel', reason: '' } });
+    const from = (address: string) =>
+      hairpin.capture(topology.firewall, address, { filter: `udp and src host ${address}` });
+    const [former, latter] = [await from(workload), await from('10.1.0.77')];
+    await pause(1000);
+    await Promise.all([former.stop(), latter.stop()]);
+    const after = await settled(agent);
+    t.ok(after.kernel.carriedOut!.packets > before.kernel.carriedOut!.packets + 500);
+    t.ok((await latter.count('geneve')) > 500);
+    t.equal(await former.count('geneve'), 0);
+    t.ok((await sending) > 15_000_000, 'the connection lives on');
+    t.same(dropped(await settled(agent)), []);
+  },
+);
 
 t.test('a capture sees what the kernel would carry', async (t) => {
   const hairpin = await startHairpin(t, carried);
