@@ -122,7 +122,7 @@ export const queueMask = 0x0000_0fff;
  *     12  u32  generation of remembered verdicts
  *     16  u32  generation of the policy in force: of networks that pass
  *     20  u32  epoch last given to a flow that the programs carry (linux/carrier.ts)
- *     24  u32  not 0: nothing is carried any more
+ *     24  u32  whether flows are carried: Carrying of linux/carrier.ts
  *     64  16 firewalls, as the programs send to them: see carriedPeer
  *     320 u64  with several workers: the heartbeat of each, in the place of the first
  *
