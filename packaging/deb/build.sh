@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes dist/microperimeter_VERSION_ARCHITECTURE.deb of dist/microperimeter. scripts/package --deb
+# build.sh BINARY BUNDLE x64|arm64: makes dist/microperimeter_VERSION_ARCHITECTURE.deb. scripts/package --deb
 # calls it. The binary must not be stripped: that takes the agent out of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -9,14 +9,14 @@ command -v dpkg-deb >/dev/null || {
   echo "A Debian package is made by dpkg-deb, which is not here: apt install dpkg" >&2
   exit 1
 }
-version=$(dist/microperimeter version)
-architecture=$(dpkg --print-architecture)
+version=$(bin/microperimeter version)
+architecture=${3/x64/amd64}
 package=dist/microperimeter_${version}_$architecture.deb
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 chmod 755 "$tree"
 
-stage "$tree"
+stage "$tree" "$1" "$2"
 install -d "$tree/DEBIAN"
 for script in postinst prerm postrm; do
   install -m 755 "packaging/deb/$script" "$tree/DEBIAN/$script"

@@ -37,6 +37,7 @@ const known: readonly [RegExp, How][] = [
   [/^\.\/scripts\/lab\b/, { testedBy: 'test/net/lab.test.ts' }],
   [/^\.\/scripts\/test\b/, { testedBy: '.ci/run' }],
   [/^\.\/scripts\/package( --deb| --rpm)?$/, { testedBy: 'test/net/binary.test.ts' }],
+  [/^\.\/scripts\/package --arch arm64 --deb --rpm$/, { testedBy: 'test/net/arm64.test.ts' }],
   [/^dist\/microperimeter version$/, { testedBy: 'test/net/binary.test.ts' }],
   [/^dnf install \.\/dist\/microperimeter-\S+\.rpm$/, { testedBy: 'test/net/binary.test.ts' }],
   [/^apt install \.\/dist\/microperimeter_\S+\.deb$/, { testedBy: 'test/net/binary.test.ts' }],

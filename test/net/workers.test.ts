@@ -27,7 +27,7 @@ for (const [workers, options] of [
       await iperf.ended;
       const echo = start(to, 'socat', ['-T1', 'UDP-LISTEN:7000,fork', 'EXEC:cat']);
       await pause(300);
-      const udp = `for i in 1 2 3 4 5 6; do echo x | socat -t 0.5 - UDP:${target}:7000 & done; wait`;
+      const udp = `for i in 1 2 3 4 5 6; do echo x | socat -t 1.5 - UDP:${target}:7000 & done; wait`;
       t.equal((await shell(from, udp)).replaceAll('\n', ''), 'xxxxxx', `UDP to ${target}`);
       await echo.stop();
       const pings = await shell(from, `ping -n -c 3 -i 0.1 -W 1 ${target}`);

@@ -1,6 +1,6 @@
 /** What a kernel is tested by, in a machine of its own (machine.ts). */
 import t from 'tap';
-import { fetchKernel } from './kernel.ts';
+import { fetchKernel } from './debian.ts';
 import { runIn } from './machine.ts';
 
 const limitMs = 150_000;
