@@ -1,7 +1,7 @@
 # Sourced by deb/build.sh and rpm/build.sh: what both packages hold.
 
-# stage TREE BINARY BUNDLE: the files of the package below TREE. What the agent says of itself is asked of
-# the checkout, since the binary may be for another processor.
+# stage TREE BINARY BUNDLE: the files of the package below TREE. What the agent says of itself is
+# asked of the checkout, since the binary may be for another processor.
 stage() {
   local tree=$1 doc=$1/usr/share/doc/microperimeter binary=$2 bundle=$3
   install -D -m 755 "$binary" "$tree/usr/bin/microperimeter"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh BINARY BUNDLE x64|arm64: makes dist/microperimeter_VERSION_ARCHITECTURE.deb. scripts/package --deb
-# calls it. The binary must not be stripped: that takes the agent out of it.
+# build.sh BINARY BUNDLE x64|arm64: makes dist/microperimeter_VERSION_ARCHITECTURE.deb.
+# scripts/package --deb calls it. The binary must not be stripped: that takes the agent out of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . packaging/stage.sh

@@ -19,7 +19,7 @@ export type Kernel = {
   readonly root: string;
 };
 
-const cache = resolve('.cache/debian');
+const cache = resolve('dist/debian');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** Standard output; throws with what the program said when it fails. */
@@ -46,8 +46,8 @@ export function fetchKernel(suite: string, architecture: Architecture = 'amd64')
 }
 
 /**
- * The files of packages, without what they depend on; kept in .cache. Throws when they cannot be
- * had.
+ * The files of packages, without what they depend on; kept in dist/debian. Throws when they cannot
+ * be had.
  *
  * @param choose which to take in the place of `names`, by what apt shows of a package
  * @returns the directory that they are below
@@ -64,7 +64,8 @@ export function fetchPackages(
   const partial = `${directory}.${process.pid}`;
   try {
     unpack(suite, architecture, choose, partial);
-    renameSync(partial, directory);
+    // Another test may have been faster.
+    if (!existsSync(directory)) renameSync(partial, directory);
   } finally {
     rmSync(partial, { recursive: true, force: true });
   }
