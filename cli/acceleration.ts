@@ -4,9 +4,8 @@
  */
 import { type Settings, tunnelPortsOf } from '../engine/config.ts';
 import type { Acceleration } from '../linux/bpf/policy.ts';
-import type { CarrierPeer } from '../linux/carrier.ts';
+import type { CarrierPeer, CarrierSwitch } from '../linux/carrier.ts';
 import { routeTo } from '../linux/netlink.ts';
-import type { AttachedSteering } from '../linux/steering.ts';
 import { sourceOf, type TunnelDescriptors } from '../linux/udp.ts';
 import { type Links, wantsAcceleration } from './host-policy.ts';
 import { sourceTo } from './links.ts';
@@ -77,28 +76,39 @@ export function carrierPeersOf(peers: TunnelDescriptors['peers']): CarrierPeer[]
 export class Carrying {
   plan: AccelerationPlan;
   private readonly first: AccelerationPlan;
-  private readonly steering: Pick<AttachedSteering, 'stopCarrying' | 'startCarrying'>;
+  private readonly switch: CarrierSwitch;
   private readonly senders: TunnelDescriptors['peers'];
   private readonly logger: Logger;
 
   /** @param first as at the start, which the programs are made with as long as they are there */
   constructor(
     first: AccelerationPlan,
-    steering: Pick<AttachedSteering, 'stopCarrying' | 'startCarrying'>,
+    carrierSwitch: CarrierSwitch,
     senders: TunnelDescriptors['peers'],
     logger: Logger,
   ) {
     this.plan = first;
     this.first = first;
-    this.steering = steering;
+    this.switch = carrierSwitch;
     this.senders = senders;
     this.logger = logger;
+  }
+
+  /** To the log: a warning where it was wanted and cannot be. */
+  announce(config: Settings, links: Links): void {
+    const { acceleration, reason } = this.plan;
+    const level = wantsAcceleration(config, links) ? 'warn' : 'info';
+    if (reason !== '') {
+      this.logger[level](`the kernel does not carry established flows: ${reason}`);
+    }
+    if (acceleration === undefined) return;
+    this.logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
   }
 
   /** What carried flows were begun with is not true any more: the engine has them again. */
   stop(): void {
     if (this.plan.acceleration === undefined) return;
-    this.steering.stopCarrying();
+    this.switch.stop();
     this.plan = withoutAcceleration('interfaces or addresses change');
     this.logger.warn('the kernel carries no flows any more: interfaces or addresses change');
   }
@@ -111,7 +121,7 @@ export class Carrying {
       this.plan = now;
       return;
     }
-    this.steering.startCarrying(carrierPeersOf(this.senders));
+    this.switch.start(carrierPeersOf(this.senders));
     this.plan = this.first;
     this.logger.info('the kernel carries established flows again');
   }

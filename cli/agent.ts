@@ -85,7 +85,7 @@ export class Agent {
   constructor(parts: AgentParts) {
     this.parts = parts;
     this.links = parts.links;
-    this.carrying = new Carrying(parts.plan, parts.steering, parts.senders, parts.logger);
+    this.carrying = new Carrying(parts.plan, parts.steering.carrying, parts.senders, parts.logger);
     this.inForce = new PolicyInForce(this.policyPlaces(), parts.inForce);
     const { dataPaths, gates, logger, wakes } = parts;
     const taps = dataPaths.map(({ tap }) => tap);
@@ -165,11 +165,7 @@ export class Agent {
     const bytes = dataPaths.reduce((sum, { flows }) => sum + flows.byteLength, 0);
     const megabytes = Math.round(bytes / 1e6);
     logger.info(`${limits.flows} flows at most take ${megabytes} MB of memory, as they are used`);
-    const { acceleration, reason } = this.carrying.plan;
-    if (reason !== '') logger.info(`the kernel does not carry established flows: ${reason}`);
-    if (acceleration !== undefined) {
-      logger.info(`the kernel carries up to ${acceleration.flows} established flows`);
-    }
+    this.carrying.announce(this.inForce.now.settings, this.links);
     if (leaksIpv6(this.inForce.now.settings, this.links)) {
       logger.warn('this host has IPv6, which is not inspected and passes: workload.ipv6');
     }

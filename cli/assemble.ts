@@ -216,7 +216,7 @@ export async function assemble(compiled: Compiled, logger: Logger): Promise<Agen
       probes: columns[0]!,
     };
     const peers = plan.acceleration === undefined ? [] : carrierPeersOf(sockets.peers);
-    if (peers.length > 0) steering.startCarrying(peers);
+    if (peers.length > 0) steering.carrying.start(peers);
     const carrier = plan.acceleration && {
       recordsFd: steering.recordsFd,
       controlFd: steering.controlFd,

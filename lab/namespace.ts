@@ -15,8 +15,8 @@ const made = new Set<string>();
 let watching = false;
 
 /** A command that must work; throws with its words when it does not. Returns standard output. */
-export function must(command: string, args: readonly string[]): string {
-  const result = spawnSync(command, args, { encoding: 'utf8' });
+export function must(command: string, args: readonly string[], cwd = '.'): string {
+  const result = spawnSync(command, args, { cwd, encoding: 'utf8' });
   if (result.error) throw new Error(`${command}: ${result.error.message}`);
   if (result.status !== 0) {
     throw new Error(

@@ -55,22 +55,32 @@ export function createRecords(capacity: number): Fd {
 /** On the control page. `Again`: the data path is to forget what it has begun, and go on. */
 const Carrying = { On: 0, Off: 1, Again: 2 } as const;
 
-/** What flows were begun with is not true any more. Any thread. Throws SystemError. */
-export function stopCarrying(controlFd: Fd): void {
+/** Whether the programs carry flows. No system calls. */
+export type CarrierSwitch = {
+  /** What flows were begun with is not true any more: none is carried. */
+  stop(): void;
+  /** From now on, also after a stop: the firewalls as they are reached now. */
+  start(peers: readonly CarrierPeer[]): void;
+};
+
+/** Any thread. Throws SystemError. */
+export function openCarrierSwitch(controlFd: Fd): CarrierSwitch {
   const memory = mapValues(controlFd, controlPage.size);
   const page = new DataView(memory, 0, controlPage.size);
-  Atomics.store(new Int32Array(memory, controlPage.carrying, 1), 0, Carrying.Off);
-  for (let firewall = 0; firewall < carriedPeersMax; firewall++) {
-    const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
-    page.setUint16(at, 0, LITTLE_ENDIAN);
-  }
-}
-
-/** From now on, also after a stop: the firewalls as they are reached now. Throws SystemError. */
-export function startCarrying(controlFd: Fd, peers: readonly CarrierPeer[]): void {
-  const memory = mapValues(controlFd, controlPage.size);
-  writePeers(new DataView(memory, 0, controlPage.size), peers);
-  Atomics.store(new Int32Array(memory, controlPage.carrying, 1), 0, Carrying.Again);
+  const carrying = new Int32Array(memory, controlPage.carrying, 1);
+  return {
+    stop() {
+      Atomics.store(carrying, 0, Carrying.Off);
+      for (let firewall = 0; firewall < carriedPeersMax; firewall++) {
+        const at = controlPage.peers + firewall * carriedPeer.size + carriedPeer.innerMtu;
+        page.setUint16(at, 0, LITTLE_ENDIAN);
+      }
+    },
+    start(peers) {
+      writePeers(page, peers);
+      Atomics.store(carrying, 0, Carrying.Again);
+    },
+  };
 }
 
 /** Nothing is carried to them until their inner MTU is set. */

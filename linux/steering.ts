@@ -11,21 +11,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { Direction, type Steering } from '../engine/io.ts';
-import {
-  BPF_F_MMAPABLE,
-  BPF_F_NO_PREALLOC,
-  BPF_MAP_TYPE_ARRAY,
-  BPF_MAP_TYPE_LPM_TRIE,
-  BPF_MAP_TYPE_LRU_HASH,
-  BPF_MAP_TYPE_PERCPU_ARRAY,
-  BPF_MAP_UPDATE_ELEM,
-  mapElem,
-  TUNSETFILTEREBPF,
-  TUNSETSTEERINGEBPF,
-} from './abi/bpf.ts';
+import { BPF_MAP_UPDATE_ELEM, mapElem, TUNSETFILTEREBPF, TUNSETSTEERINGEBPF } from './abi/bpf.ts';
 import type { Program } from './bpf/asm.ts';
 import type { AttachMethod, Attachment, Hook } from './bpf/attach.ts';
-import { createMap, loadProgram, lookupElement, mapValues } from './bpf/load.ts';
+import { loadProgram, lookupElement, mapValues } from './bpf/load.ts';
+import { createMaps, type Maps } from './bpf/maps.ts';
 import { chooseAttachMethod, findLeftovers } from './bpf/methods.ts';
 import { Networks } from './bpf/networks.ts';
 import {
@@ -34,21 +24,16 @@ import {
   controlPage,
   counterNames,
   counterValue,
-  flowCapacity,
   flowKey,
   flowValue,
   heartbeatBias,
-  networkCapacity,
-  networkKey,
-  networkValueSize,
   type Prefix4,
-  type SteeringMapName,
   type SteeringPolicy,
   ticksPerMs,
 } from './bpf/policy.ts';
 import { nicProgram } from './bpf/programs/nic.ts';
 import { filterProgram, selectorProgram, tunProgram } from './bpf/programs/tun.ts';
-import { type CarrierPeer, createRecords, startCarrying, stopCarrying } from './carrier.ts';
+import { type CarrierSwitch, openCarrierSwitch } from './carrier.ts';
 import { Closers } from './fd.ts';
 import {
   allocate,
@@ -91,9 +76,7 @@ export interface AttachedSteering {
   missing(): readonly { readonly interfaceName: string; readonly hook: Hook }[];
   /** Hooks on which others have programs, too: how many run before and after ours. */
   others(): readonly Neighbours[];
-  /** The programs carry no flow by themselves any more. No system call. */
-  stopCarrying(): void;
-  startCarrying(peers: readonly CarrierPeer[]): void;
+  readonly carrying: CarrierSwitch;
   /** Takes everything away. Idempotent. */
   detach(): void;
 }
@@ -105,9 +88,6 @@ export type Neighbours = {
   readonly after: number;
 };
 
-/** `records` is -1 when nothing is carried: no program names it then. */
-type Maps = Readonly<Record<SteeringMapName, Fd>>;
-
 /** One program on one hook. */
 type Place = {
   attachment: Attachment;
@@ -118,28 +98,6 @@ type Place = {
   /** Name of the workload's interface; '' for the TUN device, which goes with the process. */
   readonly interfaceName: string;
 };
-
-function createMaps(closers: Closers, carriedFlows: number): Maps {
-  const map = (name: string, type: number, sizes: [number, number, number], flags = 0): Fd => {
-    const [keyLength, valueLength, capacity] = sizes;
-    const fd = createMap({ name, type, keyLength, valueLength, capacity, flags });
-    return closers.own(fd);
-  };
-  const { size: flowLength } = flowKey;
-  const counters: [number, number, number] = [4, counterValue.size, counterNames.length];
-  return {
-    control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
-    flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowLength, flowValue.size, flowCapacity]),
-    networks: map(
-      'mp_networks',
-      BPF_MAP_TYPE_LPM_TRIE,
-      [networkKey.size, networkValueSize, networkCapacity],
-      BPF_F_NO_PREALLOC,
-    ),
-    counters: map('mp_counters', BPF_MAP_TYPE_PERCPU_ARRAY, counters),
-    records: carriedFlows === 0 ? -1 : closers.own(createRecords(carriedFlows)),
-  };
-}
 
 /** The places that steering takes, in the order of attaching: the way back first. */
 function plan(policy: SteeringPolicy): {
@@ -202,6 +160,7 @@ function attachAll(
 ): AttachedSteering {
   const maps = createMaps(closers, policy.acceleration?.flows ?? 0);
   openControl(maps.control).words[controlPage.generation / 4] = 1;
+  const carrying = openCarrierSwitch(maps.control);
   const networks = new Networks(maps.networks);
   const { fd: tun } = policy.tun;
   for (const [request, name, program] of [
@@ -244,8 +203,7 @@ function attachAll(
           ...attachment.others(),
         }))
         .filter(({ after, before }) => before + after > 0),
-    stopCarrying: () => stopCarrying(maps.control),
-    startCarrying: (peers) => startCarrying(maps.control, peers),
+    carrying,
     detach: () => closers.closeAll(),
   };
 }

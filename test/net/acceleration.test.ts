@@ -168,16 +168,22 @@ print("fine")
   t.same(dropped(status), ['too-big'], 'but that');
 });
 
+/** A connection that is carried, a second after its beginning. */
+async function startSending(t: Test, seconds: number) {
+  const hairpin = await startHairpin(t, carried);
+  const iperf = await startIperfServer(hairpin.topology.server);
+  t.teardown(() => iperf.stop());
+  const agent = await hairpin.startAgent();
+  const sending = transfer(hairpin, '-b', '20M', '-t', String(seconds));
+  await pause(1000);
+  return { agent, hairpin, sending };
+}
+
 t.test(
   'when our address towards the firewall changes, flows are carried from the new one',
   async (t) => {
-    const hairpin = await startHairpin(t, carried);
+    const { agent, hairpin, sending } = await startSending(t, 8);
     const { topology } = hairpin;
-    const iperf = await startIperfServer(topology.server);
-    t.teardown(() => iperf.stop());
-    const agent = await hairpin.startAgent();
-    const sending = transfer(hairpin, '-b', '20M', '-t', '8');
-    await pause(1000);
     t.ok((await settled(agent)).kernel.carriedOut!.packets > 200);
     topology.workload.ip('addr add 10.1.0.77/24 dev eth0');
     topology.workload.ip('route change default via 10.1.0.1 src 10.1.0.77');
@@ -199,13 +205,8 @@ t.test(
 );
 
 t.test('a capture sees what the kernel would carry', async (t) => {
-  const hairpin = await startHairpin(t, carried);
+  const { agent, hairpin, sending } = await startSending(t, 6);
   const { topology } = hairpin;
-  const iperf = await startIperfServer(topology.server);
-  t.teardown(() => iperf.stop());
-  const agent = await hairpin.startAgent();
-  const sending = transfer(hairpin, '-b', '20M', '-t', '6');
-  await pause(1000);
   const file = `${hairpin.directory}/seen.pcapng`;
   const words = ['--socket', agent.socketPath, '-w', file, '--duration', '2s'];
   const filter = ['--filter', 'tcp port 5201'];

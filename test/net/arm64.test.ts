@@ -10,8 +10,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { version } from '../../cli/version.ts';
+import { must } from '../../lab/namespace.ts';
 import { addresses } from '../../lab/topology.ts';
-import { fetchKernel, fetchPackages, must } from '../vm/debian.ts';
+import { fetchKernel, fetchPackages } from '../vm/debian.ts';
 import { startGuest } from '../vm/guest.ts';
 import { runAlone } from '../vm/machine.ts';
 

@@ -5,20 +5,12 @@
 import { tunnelTemplateOf } from '../../cli/tunnel-template.ts';
 import { type Config, defaults } from '../../engine/config.ts';
 import { Direction, KernelVerdict, SteeringMode } from '../../engine/io.ts';
-import {
-  BPF_F_MMAPABLE,
-  BPF_F_NO_PREALLOC,
-  BPF_MAP_TYPE_ARRAY,
-  BPF_MAP_TYPE_LPM_TRIE,
-  BPF_MAP_TYPE_LRU_HASH,
-  BPF_MAP_TYPE_PERCPU_ARRAY,
-} from '../../linux/abi/bpf.ts';
-import { createMap, loadProgram, mapValues, updateElement } from '../../linux/bpf/load.ts';
+import { loadProgram, mapValues, updateElement } from '../../linux/bpf/load.ts';
+import { createMaps, type Maps } from '../../linux/bpf/maps.ts';
 import {
   carriedPeer,
   carriedRecord,
   controlPage,
-  counterNames,
   flowKey,
   flowValue,
   heartbeatBias,
@@ -26,6 +18,7 @@ import {
   ticksPerMs,
 } from '../../linux/bpf/policy.ts';
 import { nicProgram } from '../../linux/bpf/programs/nic.ts';
+import { Closers } from '../../linux/fd.ts';
 import { close } from '../../linux/syscall.ts';
 import { address, type Ip, udp } from '../support/packets.ts';
 import { type Outcome, runProgram } from './run-program.ts';
@@ -90,7 +83,8 @@ function ethernet(packet: Uint8Array): Buffer {
 export class Bench {
   readonly policy: SteeringPolicy;
   readonly settings: Tunnel;
-  private readonly fds: Record<'control' | 'flows' | 'networks' | 'counters' | 'records', number>;
+  private readonly closers = new Closers();
+  private readonly fds: Maps;
   private readonly programs: readonly [number, number];
   readonly control: DataView;
   readonly records: DataView;
@@ -98,22 +92,7 @@ export class Bench {
   constructor(settings: Tunnel) {
     this.settings = settings;
     this.policy = policyOf(settings);
-    const map = (name: string, type: number, sizes: [number, number, number], flags = 0) => {
-      const [keyLength, valueLength, entries] = sizes;
-      return createMap({ name, type, keyLength, valueLength, capacity: entries, flags });
-    };
-    this.fds = {
-      control: map('mp_control', BPF_MAP_TYPE_ARRAY, [4, controlPage.size, 1], BPF_F_MMAPABLE),
-      flows: map('mp_flows', BPF_MAP_TYPE_LRU_HASH, [flowKey.size, flowValue.size, 64]),
-      networks: map('mp_networks', BPF_MAP_TYPE_LPM_TRIE, [8, 4, 16], BPF_F_NO_PREALLOC),
-      counters: map('mp_counters', BPF_MAP_TYPE_PERCPU_ARRAY, [4, 16, counterNames.length]),
-      records: map(
-        'mp_records',
-        BPF_MAP_TYPE_ARRAY,
-        [4, carriedRecord.size, capacity],
-        BPF_F_MMAPABLE,
-      ),
-    };
+    this.fds = createMaps(this.closers, capacity, 64, 16);
     this.control = new DataView(mapValues(this.fds.control, controlPage.size));
     this.records = new DataView(mapValues(this.fds.records, carriedRecord.size * capacity));
     this.programs = [
@@ -190,6 +169,7 @@ export class Bench {
     return udp({ source: from, target: to }, 5555, this.settings.port, payload);
   }
   close(): void {
-    for (const fd of [...this.programs, ...Object.values(this.fds)]) close(fd);
+    for (const fd of this.programs) close(fd);
+    this.closers.closeAll();
   }
 }

@@ -2,9 +2,9 @@
  * Packages of Debian for virtual machines, kernels first of all: fetched by apt, which verifies
  * them, with lists and a cache of our own, so that the machine's own sources stay as they are.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { must } from '../../lab/namespace.ts';
 
 /** As Debian calls processors. */
 export type Architecture = 'amd64' | 'arm64';
@@ -21,14 +21,6 @@ export type Kernel = {
 
 const cache = resolve('dist/debian');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-
-/** Standard output; throws with what the program said when it fails. */
-export function must(command: string, args: readonly string[], cwd = '.'): string {
-  const { error, status, stderr, stdout } = spawnSync(command, args, { cwd, encoding: 'utf8' });
-  if (error) throw new Error(`${command}: ${error.message}`);
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr.trim()}`);
-  return stdout;
-}
 
 /** The kernel of a release of Debian, such as `bullseye`. Throws when it cannot be had. */
 export function fetchKernel(suite: string, architecture: Architecture = 'amd64'): Kernel {

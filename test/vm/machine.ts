@@ -19,7 +19,8 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { type Architecture, type Kernel, must } from './debian.ts';
+import { must } from '../../lab/namespace.ts';
+import type { Architecture, Kernel } from './debian.ts';
 
 /** What the agent and the lab need of a kernel, and NICs; with what they depend on. */
 const neededModules = [

@@ -49,10 +49,7 @@ import {
   R7,
   R8,
   R10,
-  store16,
   store32,
-  storeImmediate16,
-  storeImmediate32,
   sub,
   swap16,
   xor32,
@@ -79,7 +76,7 @@ import {
 import { finish } from './count.ts';
 import { IPPROTO_UDP } from './exclusions.ts';
 import { ethernetLength, interfaceAt, ipAt, lengthAt, outerAt } from './frame.ts';
-import { inSlots, type StackWrite } from './slots.ts';
+import { copy16, copy32, inSlots, put16, put32, type StackWrite } from './slots.ts';
 
 export const ipv4UdpLength = 28;
 const outerTtl = 64;
@@ -112,18 +109,6 @@ export function carryOut(template: TunnelTemplate, direction: Direction, toEngin
 
 /** On the stack; R5 is the firewall. */
 function writeOuter(template: TunnelTemplate, direction: Direction, outerLength: number): Item[] {
-  const put16 = (at: number, ...items: Item[]) => ({
-    at: outerAt + at,
-    items: [...items, store16(R10, outerAt + at, R1)],
-  });
-  const put32 = (at: number, from: Item) => ({
-    at: outerAt + at,
-    items: [from, store32(R10, outerAt + at, R1)],
-  });
-  const put = (at: number, value: number) => ({
-    at: outerAt + at,
-    items: [storeImmediate16(R10, outerAt + at, value)],
-  });
   const lengthPlus = (more: number) => [load32(R1, R10, lengthAt), add.imm(R1, more), swap16(R1)];
   const ttlAndProtocol = outerTtl | (IPPROTO_UDP << 8);
   const summed = [0, 4, 12, 16].map((at) => outerAt + at);
@@ -133,45 +118,52 @@ function writeOuter(template: TunnelTemplate, direction: Direction, outerLength:
     load32(R3, R10, lengthAt),
     jgt.imm(R3, largestPacket - outerLength, 'hand-over'),
     ...inSlots([
-      put16(0, load8(R1, R10, ipAt + 1), and.imm(R1, dscpMask), lsh.imm(R1, 8), add.imm(R1, 0x45)),
-      put16(2, ...lengthPlus(outerLength)),
-      put(4, 0),
-      put(6, networkHalf(dontFragment)),
-      put32(12, load32(R1, R5, carriedPeer.source)),
-      put32(16, load32(R1, R5, carriedPeer.target)),
-      put16(20, load16(R1, R7, carriedRecord.sourcePort)),
-      put16(22, load16(R1, R5, carriedPeer.port)),
-      put16(24, ...lengthPlus(outerLength - 20)),
-      put(26, 0),
+      copy16(
+        outerAt,
+        load8(R1, R10, ipAt + 1),
+        and.imm(R1, dscpMask),
+        lsh.imm(R1, 8),
+        add.imm(R1, 0x45),
+      ),
+      copy16(outerAt + 2, ...lengthPlus(outerLength)),
+      put16(outerAt + 4, 0),
+      put16(outerAt + 6, networkHalf(dontFragment)),
+      copy32(outerAt + 12, load32(R1, R5, carriedPeer.source)),
+      copy32(outerAt + 16, load32(R1, R5, carriedPeer.target)),
+      copy16(outerAt + 20, load16(R1, R7, carriedRecord.sourcePort)),
+      copy16(outerAt + 22, load16(R1, R5, carriedPeer.port)),
+      copy16(outerAt + 24, ...lengthPlus(outerLength - 20)),
+      put16(outerAt + 26, 0),
       ...writesOfTunnel(template, direction),
     ]),
     ...inSlots([
-      put(8, ttlAndProtocol),
-      put16(10, ...sumWords(summed, ttlAndProtocol), xor32.imm(R1, 0xffff)),
+      put16(outerAt + 8, ttlAndProtocol),
+      copy16(outerAt + 10, ...sumWords(summed, ttlAndProtocol), xor32.imm(R1, 0xffff)),
     ]),
   ];
 }
 
-function writesOfTunnel({ cookieMask, headers }: TunnelTemplate, direction: Direction) {
+function writesOfTunnel(
+  { cookieMask, headers }: TunnelTemplate,
+  direction: Direction,
+): StackWrite[] {
   const view = viewOf(headers[direction]);
   const mask = viewOf(cookieMask);
   const writes: StackWrite[] = [];
   for (let from = 0; from < view.byteLength; from += 4) {
     const at = outerAt + ipv4UdpLength + from;
-    let items: Item[];
     if (view.byteLength - from < 4) {
-      items = [storeImmediate16(R10, at, view.getUint16(from, true))];
+      writes.push(put16(at, view.getUint16(from, true)));
     } else if (mask.getInt32(from, true) === 0) {
-      items = [storeImmediate32(R10, at, view.getInt32(from, true))];
+      writes.push(put32(at, view.getInt32(from, true)));
     } else {
-      items = [
+      const cookie = [
         load32(R1, R7, carriedRecord.cookie),
         and32.imm(R1, mask.getInt32(from, true)),
         or32.imm(R1, view.getInt32(from, true)),
-        store32(R10, at, R1),
       ];
+      writes.push(copy32(at, ...cookie));
     }
-    writes.push({ at, items });
   }
   return writes;
 }

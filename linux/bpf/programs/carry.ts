@@ -67,6 +67,7 @@ import {
   recordAt,
   transportAt,
 } from './frame.ts';
+import { copy32, inSlots } from './slots.ts';
 
 /** For words of a header as immediates, which are little-endian. */
 export function viewOf({ buffer, byteLength, byteOffset }: Uint8Array): DataView {
@@ -79,10 +80,10 @@ const steeringFlags = 0x07;
 /** From the value of the flow map in R0 to its record in R7, unless it is another flow's by now. */
 export function findRecord(other: string): Item[] {
   return [
-    load32(R1, R0, flowValue.epoch),
-    store32(R10, epochAt, R1),
-    load32(R1, R0, flowValue.record),
-    store32(R10, recordAt, R1),
+    ...inSlots([
+      copy32(recordAt, load32(R1, R0, flowValue.record)),
+      copy32(epochAt, load32(R1, R0, flowValue.epoch)),
+    ]),
     loadMap(R1, 'records'),
     mov.reg(R2, R10),
     add.imm(R2, recordAt),

@@ -93,7 +93,7 @@ import {
 import { jumpUnlessAlive } from './heartbeat.ts';
 import { keyAddresses, keyPorts } from './key.ts';
 import { readPacket, readPacketFromR2 } from './read-packet.ts';
-import { emptySlots } from './slots.ts';
+import { copy32, emptySlots, inSlots, put32 } from './slots.ts';
 import { addWorkersQueues, chooseWorker } from './spread.ts';
 
 const ETH_P_IP = 0x0800;
@@ -285,9 +285,10 @@ function obeyVerdict(policy: SteeringPolicy): Item[] {
 
 function obeyNetworks(): Item[] {
   return [
-    load32(R1, R10, keyAt + flowKey.remote),
-    store32(R10, networkAt + networkKey.address, R1),
-    storeImmediate32(R10, networkAt + networkKey.length, 32),
+    ...inSlots([
+      put32(networkAt + networkKey.length, 32),
+      copy32(networkAt + networkKey.address, load32(R1, R10, keyAt + flowKey.remote)),
+    ]),
     loadMap(R1, 'networks'),
     mov.reg(R2, R10),
     add.imm(R2, networkAt),

@@ -5,12 +5,38 @@
  * "attempt to corrupt spilled pointer on stack"). So the beginning is written last, and a slot that
  * is written again is emptied before: an immediate 0 of 8 bytes is nobody's register.
  */
-import { type Item, R10, storeImmediate64 } from '../asm.ts';
+import {
+  type Item,
+  R1,
+  R10,
+  store16,
+  store32,
+  storeImmediate16,
+  storeImmediate32,
+  storeImmediate64,
+} from '../asm.ts';
 
 const slotLength = 8;
 
 /** Items that write at `at` below the frame pointer, whatever was written before. */
 export type StackWrite = { readonly at: number; readonly items: readonly Item[] };
+
+export function put16(at: number, value: number): StackWrite {
+  return { at, items: [storeImmediate16(R10, at, value)] };
+}
+
+export function put32(at: number, value: number): StackWrite {
+  return { at, items: [storeImmediate32(R10, at, value)] };
+}
+
+/** What `items` leave in R1. */
+export function copy16(at: number, ...items: readonly Item[]): StackWrite {
+  return { at, items: [...items, store16(R10, at, R1)] };
+}
+
+export function copy32(at: number, ...items: readonly Item[]): StackWrite {
+  return { at, items: [...items, store32(R10, at, R1)] };
+}
 
 /** These writes, in an order that old verifiers accept. */
 export function inSlots(writes: readonly StackWrite[]): Item[] {

@@ -48,8 +48,6 @@ import {
   R9,
   R10,
   store32,
-  storeImmediate16,
-  storeImmediate32,
   sub,
 } from '../asm.ts';
 import {
@@ -64,6 +62,7 @@ import {
   type SteeringPolicy,
 } from '../policy.ts';
 import { finish, finishing } from './count.ts';
+import { inSlots, put16, put32 } from './slots.ts';
 
 const ETH_P_IP = 0x0800;
 const headerLength = 14;
@@ -113,9 +112,11 @@ function fromQueue(nic: SteeringInterface, direction: Direction, queue: number):
     mov.imm(R7, nic.index),
     mov.imm(R8, direction),
     mov32.imm(R9, markBase | queue),
-    storeImmediate16(R10, headerAt + 4, mac.getInt16(4, true)),
-    storeImmediate16(R10, headerAt + 6, source.getInt16(0, true)),
-    storeImmediate32(R10, headerAt, mac.getInt32(0, true)),
+    ...inSlots([
+      put32(headerAt, mac.getInt32(0, true)),
+      put16(headerAt + 4, mac.getInt16(4, true)),
+      put16(headerAt + 6, source.getInt16(0, true)),
+    ]),
     goto('reinject'),
   ];
 }
@@ -123,8 +124,10 @@ function fromQueue(nic: SteeringInterface, direction: Direction, queue: number):
 function reinject(): Item[] {
   return [
     store32(R6, skb.mark, R9),
-    storeImmediate16(R10, headerAt + 12, networkHalf(ETH_P_IP)),
-    storeImmediate32(R10, headerAt + 8, source.getInt32(2, true)),
+    ...inSlots([
+      put32(headerAt + 8, source.getInt32(2, true)),
+      put16(headerAt + 12, networkHalf(ETH_P_IP)),
+    ]),
     mov.reg(R1, R6),
     mov.imm(R2, headerLength),
     mov.imm(R3, 0),
